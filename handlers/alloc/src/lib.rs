@@ -1,0 +1,1 @@
+//! The `alloc` handler.
