@@ -111,12 +111,7 @@ impl OpenDevice {
             let status = unsafe { init(host, error.raw()) };
             error.check(status)?;
         }
-        Ok(OpenDevice {
-            table,
-            device: Box::into_raw(Box::new(device)).cast(),
-            info,
-            events: Box::into_raw(Box::new(events)),
-        })
+        Ok(OpenDevice { table, device: Box::into_raw(Box::new(device)).cast(), info, events: Box::into_raw(Box::new(events)) })
     }
 
     /// What the device is and can do.
@@ -174,8 +169,7 @@ impl OpenDevice {
             Change::Unknown(what) => (what, 0, ""),
         };
         let config = c_string(config)?;
-        let change =
-            abi::tcmu_change { struct_size: size_of::<abi::tcmu_change>() as u32, what, value, config: config.as_ptr() };
+        let change = abi::tcmu_change { struct_size: size_of::<abi::tcmu_change>() as u32, what, value, config: config.as_ptr() };
         let mut info = preset;
         let mut error = Text::new();
         // SAFETY: the device is open, the structs are valid during the call.
@@ -274,7 +268,9 @@ fn check_info(info: &DeviceInfo) -> Result<(), Refusal> {
     }
     let physical = info.0.physical_block_size;
     if physical != 0 && (!physical.is_power_of_two() || physical < block_size) {
-        return Err(Refusal::invalid(format!("physical block size {physical}: a power of two of at least {block_size} is needed")));
+        return Err(Refusal::invalid(format!(
+            "physical block size {physical}: a power of two of at least {block_size} is needed"
+        )));
     }
     Ok(())
 }

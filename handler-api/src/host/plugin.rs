@@ -35,7 +35,9 @@ pub enum LoadError {
         hint: &'static str,
     },
     /// The table is for another version of the ABI.
-    #[error("{what}: was built for version {plugin} of the handler ABI, this host speaks version {host}: rebuild the plugin for it")]
+    #[error(
+        "{what}: was built for version {plugin} of the handler ABI, this host speaks version {host}: rebuild the plugin for it"
+    )]
     Abi {
         /// The file or subtype.
         what: String,
@@ -96,7 +98,8 @@ impl Plugin {
         let Ok(entry) = entry else {
             // SAFETY: only the presence of the symbol is asked for.
             let tcmur = unsafe { library.get::<*const ()>(b"handler_init\0") }.is_ok();
-            let hint = if tcmur { " (it looks like a plugin of tcmu-runner, which must be rebuilt against tcmu_handler.h)" } else { "" };
+            let hint =
+                if tcmur { " (it looks like a plugin of tcmu-runner, which must be rebuilt against tcmu_handler.h)" } else { "" };
             return Err(LoadError::NoEntry { path: path.to_owned(), hint });
         };
         std::mem::forget(library);
@@ -114,11 +117,7 @@ impl Plugin {
 
     /// # Safety
     /// `raw` is null or points to a table as `tcmu_handler_entry` returns it.
-    unsafe fn from_raw(
-        what: &str,
-        raw: *const abi::tcmu_handler,
-        host: &'static abi::tcmu_host,
-    ) -> Result<Plugin, LoadError> {
+    unsafe fn from_raw(what: &str, raw: *const abi::tcmu_handler, host: &'static abi::tcmu_host) -> Result<Plugin, LoadError> {
         let fault = |fault: String| LoadError::Table { what: what.to_owned(), fault };
         if raw.is_null() {
             return Err(fault("`tcmu_handler_entry` returned a null pointer".into()));
@@ -140,7 +139,9 @@ impl Plugin {
         let table: &'static abi::tcmu_handler = Box::leak(Box::new(table));
 
         // SAFETY: strings of a table live for ever.
-        let text = |field: &str, pointer: *const c_char| unsafe { static_text(pointer) }.ok_or(fault(format!("{field} is no UTF-8 string")));
+        let text = |field: &str, pointer: *const c_char| {
+            unsafe { static_text(pointer) }.ok_or(fault(format!("{field} is no UTF-8 string")))
+        };
         let subtype = text("subtype", table.subtype)?;
         if !is_subtype(subtype) {
             return Err(fault(format!("subtype {subtype:?} is not 1 to 64 of A-Z a-z 0-9 _")));

@@ -26,11 +26,8 @@ macro_rules! export_handler {
 pub fn handler_table<H: Handler>() -> &'static abi::tcmu_handler {
     struct Table<H>(H);
     impl<H: Handler> Table<H> {
-        const TABLE: abi::tcmu_handler = abi::tcmu_handler {
-            check_config: Some(check_config::<H>),
-            open: Some(open::<H>),
-            ..device_table::<H>(H::INFO)
-        };
+        const TABLE: abi::tcmu_handler =
+            abi::tcmu_handler { check_config: Some(check_config::<H>), open: Some(open::<H>), ..device_table::<H>(H::INFO) };
     }
     &Table::<H>::TABLE
 }
@@ -189,10 +186,7 @@ unsafe extern "C" fn describe<D: Device>(device: *mut c_void, text: *mut abi::tc
     })
 }
 
-fn with_info(
-    raw: *mut abi::tcmu_device_info,
-    with: impl FnOnce(&mut DeviceInfo) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
+fn with_info(raw: *mut abi::tcmu_device_info, with: impl FnOnce(&mut DeviceInfo) -> Result<(), Refusal>) -> Result<(), Refusal> {
     let mut info = DeviceInfo::new(0, 512);
     // SAFETY: the host passes a struct of at least `struct_size` bytes; no more than that is read.
     let known = unsafe { ((*raw).struct_size as usize).min(size_of::<abi::tcmu_device_info>()) };

@@ -1,0 +1,1 @@
+//! Runs any handler against a model, without a kernel or root.
