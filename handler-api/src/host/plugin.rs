@@ -138,9 +138,9 @@ impl Plugin {
         unsafe { (&raw mut table).cast::<u8>().copy_from_nonoverlapping(raw.cast(), known) };
         let table: &'static abi::tcmu_handler = Box::leak(Box::new(table));
 
-        // SAFETY: strings of a table live for ever.
         let text = |field: &str, pointer: *const c_char| {
-            unsafe { static_text(pointer) }.ok_or(fault(format!("{field} is no UTF-8 string")))
+            // SAFETY: strings of a table live for ever.
+            unsafe { static_text(pointer) }.ok_or_else(|| fault(format!("{field} is no UTF-8 string")))
         };
         let subtype = text("subtype", table.subtype)?;
         if !is_subtype(subtype) {
