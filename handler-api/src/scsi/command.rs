@@ -1,0 +1,289 @@
+//! From a CDB to a typed command. Decoded once, at the border; by value, without allocation.
+use super::{
+    AdditionalSense, Blocks, Lba, Sense, be,
+    opcode::{self, Entry, Opcode},
+};
+
+/// A medium access: where, how much and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// LOGICAL BLOCK ADDRESS
+    pub lba: Lba,
+    /// TRANSFER LENGTH or NUMBER OF LOGICAL BLOCKS
+    pub blocks: Blocks,
+    /// FUA: the medium, not a cache.
+    pub fua: bool,
+    /// DPO: don't keep it in a cache.
+    pub dpo: bool,
+}
+
+/// WRITE SAME (SBC-4 5.50, 5.51).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct WriteSame {
+    pub lba: Lba,
+    pub blocks: Blocks,
+    pub unmap: bool,
+    pub anchor: bool,
+    /// No data-out buffer: zeros are written.
+    pub ndob: bool,
+}
+
+/// MODE SENSE (SPC-6 6.14, 6.15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ModeSense {
+    /// The 10-byte form, with its longer header.
+    pub ten: bool,
+    pub page_control: PageControl,
+    pub page: u8,
+    pub subpage: u8,
+    pub allocation: u32,
+}
+
+/// Which values MODE SENSE wants (SPC-6 6.14.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum PageControl {
+    Current,
+    Changeable,
+    Default,
+    Saved,
+}
+
+/// What REPORT SUPPORTED OPERATION CODES wants (SPC-6 6.35).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct ReportOpcodes {
+    /// REPORTING OPTIONS
+    pub options: u8,
+    /// Return command time-outs descriptors.
+    pub rctd: bool,
+    pub opcode: u8,
+    pub service_action: u16,
+    pub allocation: u32,
+}
+
+/// A command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Command {
+    TestUnitReady,
+    RequestSense { descriptor: bool, allocation: u32 },
+    Inquiry { page: Option<u8>, allocation: u32 },
+    ModeSense(ModeSense),
+    ModeSelect { ten: bool, page_format: bool, save: bool, length: u32 },
+    StartStopUnit { immediate: bool, power_condition: u8, load_eject: bool, start: bool },
+    PreventAllowMediumRemoval { prevent: bool },
+    ReadCapacity10,
+    ReadCapacity16 { allocation: u32 },
+    Read(Access),
+    Write(Access),
+    SynchronizeCache { immediate: bool, lba: Lba, blocks: Blocks },
+    Unmap { anchor: bool, length: u32 },
+    WriteSame(WriteSame),
+    CompareAndWrite(Access),
+    ReportLuns { select: u8, allocation: u32 },
+    ReportSupportedOperationCodes(ReportOpcodes),
+}
+
+/// Decodes a CDB. An error is the sense data to answer with: INVALID COMMAND OPERATION CODE, or INVALID FIELD IN CDB that points at the
+/// field. Bits that are reserved, or that ask for what this software has not (protection information, NACA), are refused.
+pub fn decode(cdb: &[u8]) -> Result<Command, Sense> {
+    let Some(&code) = cdb.first() else { return Err(Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE)) };
+    let entry = opcode::find(code, be::u8(cdb, 1) & 0x1f).map_err(|known| match known {
+        true => Sense::invalid_cdb_field(1, Some(4)),
+        false => Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE),
+    })?;
+    check_reserved(entry, cdb)?;
+    parse(entry.opcode, cdb)
+}
+
+fn check_reserved(entry: &Entry, cdb: &[u8]) -> Result<(), Sense> {
+    if cdb.len() < entry.usage.len() {
+        return Err(Sense::invalid_cdb_field(cdb.len() as u16, None));
+    }
+    for (at, (byte, usage)) in cdb.iter().zip(entry.usage).enumerate().skip(1) {
+        let mut wrong = byte & !usage;
+        if at == 1 && entry.usage.len() == 6 {
+            // The logical unit number of SCSI-2, obsolete and ignored.
+            wrong &= 0x1f;
+        }
+        if wrong != 0 {
+            return Err(Sense::invalid_cdb_field(at as u16, Some(7 - wrong.leading_zeros() as u8)));
+        }
+    }
+    Ok(())
+}
+
+fn parse(opcode: Opcode, cdb: &[u8]) -> Result<Command, Sense> {
+    let bit = |byte: usize, bit: u8| cdb[byte] >> bit & 1 != 0;
+    Ok(match opcode {
+        Opcode::TestUnitReady => Command::TestUnitReady,
+        Opcode::RequestSense => Command::RequestSense { descriptor: bit(1, 0), allocation: u32::from(cdb[4]) },
+        Opcode::Inquiry => {
+            if !bit(1, 0) && cdb[2] != 0 {
+                return Err(Sense::invalid_cdb_field(2, None)); // SPC-6 6.7.1: a page code needs EVPD
+            }
+            Command::Inquiry { page: bit(1, 0).then_some(cdb[2]), allocation: u32::from(be::u16(cdb, 3)) }
+        }
+        Opcode::ModeSense6 => mode_sense(cdb, false, u32::from(cdb[4])),
+        Opcode::ModeSense10 => mode_sense(cdb, true, u32::from(be::u16(cdb, 7))),
+        Opcode::ModeSelect6 => mode_select(cdb, false, u32::from(cdb[4])),
+        Opcode::ModeSelect10 => mode_select(cdb, true, u32::from(be::u16(cdb, 7))),
+        Opcode::StartStopUnit => {
+            Command::StartStopUnit { immediate: bit(1, 0), power_condition: cdb[4] >> 4, load_eject: bit(4, 1), start: bit(4, 0) }
+        }
+        Opcode::PreventAllowMediumRemoval => Command::PreventAllowMediumRemoval { prevent: bit(4, 0) },
+        Opcode::ReadCapacity10 => {
+            // PMI is obsolete; without it the address must be zero (SBC-3 5.15).
+            if bit(8, 0) || be::u32(cdb, 2) != 0 {
+                return Err(Sense::invalid_cdb_field(if bit(8, 0) { 8 } else { 2 }, None));
+            }
+            Command::ReadCapacity10
+        }
+        Opcode::ReadCapacity16 => {
+            if bit(14, 0) || be::u64(cdb, 2) != 0 {
+                return Err(Sense::invalid_cdb_field(if bit(14, 0) { 14 } else { 2 }, None));
+            }
+            Command::ReadCapacity16 { allocation: be::u32(cdb, 10) }
+        }
+        Opcode::Read6 => Command::Read(access6(cdb)),
+        Opcode::Write6 => Command::Write(access6(cdb)),
+        Opcode::Read10 => Command::Read(access(cdb, u64::from(be::u32(cdb, 2)), u64::from(be::u16(cdb, 7)))?),
+        Opcode::Write10 => Command::Write(access(cdb, u64::from(be::u32(cdb, 2)), u64::from(be::u16(cdb, 7)))?),
+        Opcode::Read12 => Command::Read(access(cdb, u64::from(be::u32(cdb, 2)), u64::from(be::u32(cdb, 6)))?),
+        Opcode::Write12 => Command::Write(access(cdb, u64::from(be::u32(cdb, 2)), u64::from(be::u32(cdb, 6)))?),
+        Opcode::Read16 => Command::Read(access(cdb, be::u64(cdb, 2), u64::from(be::u32(cdb, 10)))?),
+        Opcode::Write16 => Command::Write(access(cdb, be::u64(cdb, 2), u64::from(be::u32(cdb, 10)))?),
+        Opcode::CompareAndWrite => Command::CompareAndWrite(access(cdb, be::u64(cdb, 2), u64::from(cdb[13]))?),
+        Opcode::SynchronizeCache10 => Command::SynchronizeCache {
+            immediate: bit(1, 1),
+            lba: Lba(u64::from(be::u32(cdb, 2))),
+            blocks: Blocks(u64::from(be::u16(cdb, 7))),
+        },
+        Opcode::SynchronizeCache16 => Command::SynchronizeCache {
+            immediate: bit(1, 1),
+            lba: Lba(be::u64(cdb, 2)),
+            blocks: Blocks(u64::from(be::u32(cdb, 10))),
+        },
+        Opcode::WriteSame10 => write_same(cdb, u64::from(be::u32(cdb, 2)), u64::from(be::u16(cdb, 7)), false)?,
+        Opcode::WriteSame16 => write_same(cdb, be::u64(cdb, 2), u64::from(be::u32(cdb, 10)), bit(1, 0))?,
+        Opcode::Unmap => Command::Unmap { anchor: bit(1, 0), length: u32::from(be::u16(cdb, 7)) },
+        Opcode::ReportLuns => Command::ReportLuns { select: cdb[2], allocation: be::u32(cdb, 6) },
+        Opcode::ReportSupportedOperationCodes => Command::ReportSupportedOperationCodes(ReportOpcodes {
+            options: cdb[2] & 0x07,
+            rctd: bit(2, 7),
+            opcode: cdb[3],
+            service_action: be::u16(cdb, 4),
+            allocation: be::u32(cdb, 6),
+        }),
+    })
+}
+
+/// READ(6) and WRITE(6): 21 bits of address, and a length of 0 means 256 blocks (SBC-4 5.16).
+fn access6(cdb: &[u8]) -> Access {
+    let lba = u64::from(be::u32(cdb, 0) & 0x1f_ffff);
+    let blocks = if cdb[4] == 0 { 256 } else { u64::from(cdb[4]) };
+    Access { lba: Lba(lba), blocks: Blocks(blocks), fua: false, dpo: false }
+}
+
+fn access(cdb: &[u8], lba: u64, blocks: u64) -> Result<Access, Sense> {
+    no_protection(cdb)?;
+    if cdb[1] & 0x02 != 0 {
+        return Err(Sense::invalid_cdb_field(1, Some(1))); // FUA_NV is obsolete
+    }
+    Ok(Access { lba: Lba(lba), blocks: Blocks(blocks), fua: cdb[1] & 0x08 != 0, dpo: cdb[1] & 0x10 != 0 })
+}
+
+/// RDPROTECT, WRPROTECT: a unit without protection information refuses anything but zero (SBC-4 4.21.3).
+fn no_protection(cdb: &[u8]) -> Result<(), Sense> {
+    if cdb[1] & 0xe0 != 0 { Err(Sense::invalid_cdb_field(1, Some(7))) } else { Ok(()) }
+}
+
+fn write_same(cdb: &[u8], lba: u64, blocks: u64, ndob: bool) -> Result<Command, Sense> {
+    no_protection(cdb)?;
+    let (unmap, anchor) = (cdb[1] & 0x08 != 0, cdb[1] & 0x10 != 0);
+    Ok(Command::WriteSame(WriteSame { lba: Lba(lba), blocks: Blocks(blocks), unmap, anchor, ndob }))
+}
+
+fn mode_sense(cdb: &[u8], ten: bool, allocation: u32) -> Command {
+    let page_control = match cdb[2] >> 6 {
+        0 => PageControl::Current,
+        1 => PageControl::Changeable,
+        2 => PageControl::Default,
+        _ => PageControl::Saved,
+    };
+    Command::ModeSense(ModeSense { ten, page_control, page: cdb[2] & 0x3f, subpage: cdb[3], allocation })
+}
+
+fn mode_select(cdb: &[u8], ten: bool, length: u32) -> Command {
+    Command::ModeSelect { ten, page_format: cdb[1] & 0x10 != 0, save: cdb[1] & 0x01 != 0, length }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(lba: u64, blocks: u64) -> Command {
+        Command::Read(Access { lba: Lba(lba), blocks: Blocks(blocks), fua: false, dpo: false })
+    }
+
+    #[test]
+    fn read_in_all_its_lengths() {
+        assert_eq!(decode(&[0x08, 0x1f, 0xff, 0xfe, 0x10, 0]), Ok(read(0x1f_fffe, 16)));
+        assert_eq!(decode(&[0x08, 0, 0, 1, 0, 0]), Ok(read(1, 256)), "0 blocks in READ(6) are 256");
+        assert_eq!(decode(&[0x28, 0, 1, 2, 3, 4, 0, 0, 0, 0]), Ok(read(0x0102_0304, 0)));
+        assert_eq!(decode(&[0xa8, 0, 0, 0, 0, 9, 0, 1, 0, 0, 0, 0]), Ok(read(9, 0x1_0000)));
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[2], cdb[13]) = (0x88, 0x80, 7);
+        assert_eq!(decode(&cdb), Ok(read(1 << 63, 7)));
+    }
+
+    #[test]
+    fn fua_and_dpo_are_read() {
+        let Ok(Command::Write(access)) = decode(&[0x2a, 0x18, 0, 0, 0, 0, 0, 0, 1, 0]) else { panic!() };
+        assert!(access.fua && access.dpo);
+    }
+
+    #[test]
+    fn reserved_bits_are_pointed_at() {
+        assert_eq!(decode(&[0x00, 0, 0, 1, 0, 0]), Err(Sense::invalid_cdb_field(3, Some(0))));
+        assert_eq!(decode(&[0x28, 0x01, 0, 0, 0, 0, 0, 0, 1, 0]), Err(Sense::invalid_cdb_field(1, Some(0))), "RELADR is gone");
+        assert_eq!(decode(&[0x00, 0, 0, 0, 0, 4]), Err(Sense::invalid_cdb_field(5, Some(2))), "NACA");
+        assert_eq!(decode(&[0x28, 0x20, 0, 0, 0, 0, 0, 0, 1, 0]), Err(Sense::invalid_cdb_field(1, Some(7))), "RDPROTECT");
+        assert_eq!(decode(&[0x12, 0, 0x80, 0, 255, 0]), Err(Sense::invalid_cdb_field(2, None)), "a page without EVPD");
+    }
+
+    #[test]
+    fn unknown_commands_and_service_actions_differ() {
+        assert_eq!(decode(&[0xc1; 10]), Err(Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE)));
+        let mut cdb = [0; 16];
+        (cdb[0], cdb[1]) = (0x9e, 0x1f);
+        assert_eq!(decode(&cdb), Err(Sense::invalid_cdb_field(1, Some(4))));
+    }
+
+    #[test]
+    fn a_short_cdb_is_an_invalid_field() {
+        assert_eq!(decode(&[0x28, 0, 0]), Err(Sense::invalid_cdb_field(3, None)));
+        assert!(decode(&[]).is_err());
+    }
+
+    #[test]
+    fn the_obsolete_lun_field_of_six_byte_cdbs_is_ignored() {
+        assert_eq!(decode(&[0x00, 0xe0, 0, 0, 0, 0]), Ok(Command::TestUnitReady));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(mut cdb in proptest::collection::vec(any::<u8>(), 0..40), pick in 0..opcode::TABLE.len(), known: bool) {
+            if known && cdb.len() > 1 {
+                cdb[0] = opcode::TABLE[pick].code;
+                cdb[1] = opcode::TABLE[pick].service_action.unwrap_or(cdb[1]);
+            }
+            let _ = decode(&cdb);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a logical unit says of itself. All pages are made from this one struct.
+use super::{BlockSize, Blocks};
+
+/// Facts about a logical unit.
+#[derive(Clone, Debug)]
+pub struct UnitFacts {
+    /// PERIPHERAL DEVICE TYPE (SPC-6 6.7.2).
+    pub device_type: u8,
+    /// The medium can be removed.
+    pub removable: bool,
+    /// T10 VENDOR IDENTIFICATION
+    pub vendor: [u8; 8],
+    /// PRODUCT IDENTIFICATION
+    pub product: [u8; 16],
+    /// PRODUCT REVISION LEVEL
+    pub revision: [u8; 4],
+    /// The unit serial number, printable ASCII; empty if it has none yet.
+    pub serial: String,
+    /// Length of a logical block.
+    pub block_size: BlockSize,
+    /// Number of logical blocks.
+    pub capacity: Blocks,
+    /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT
+    pub physical_exponent: u8,
+    /// A completed write may still be lost (WCE).
+    pub write_cache: bool,
+    /// WCE can be changed by MODE SELECT.
+    pub write_cache_changeable: bool,
+    /// The unit can't be written.
+    pub read_only: bool,
+    /// MEDIUM ROTATION RATE (SBC-4 6.6.2): 0 not reported, 1 not rotating, else per minute.
+    pub rotation_rate: u16,
+    /// Provisioning.
+    pub provisioning: Provisioning,
+    /// MAXIMUM TRANSFER LENGTH; 0 is no limit.
+    pub max_transfer: u32,
+    /// OPTIMAL TRANSFER LENGTH; 0 is unknown.
+    pub optimal_transfer: u32,
+    /// OPTIMAL TRANSFER LENGTH GRANULARITY; 0 is unknown.
+    pub transfer_granularity: u16,
+    /// MAXIMUM COMPARE AND WRITE LENGTH; 0: the command isn't supported.
+    pub max_compare_and_write: u8,
+    /// MAXIMUM WRITE SAME LENGTH
+    pub max_write_same: u64,
+}
+
+/// Logical block provisioning (SBC-4 4.7, 6.6.6), in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provisioning {
+    /// Thinly provisioned: LBPME is set.
+    pub thin: bool,
+    /// UNMAP, and WRITE SAME with UNMAP, deallocate.
+    pub unmap: bool,
+    /// What was deallocated reads as zeros.
+    pub zeroes: bool,
+    /// MAXIMUM UNMAP LBA COUNT
+    pub max_unmap: u32,
+    /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT
+    pub max_descriptors: u32,
+    /// OPTIMAL UNMAP GRANULARITY; 0 is unknown.
+    pub granularity: u32,
+    /// UNMAP GRANULARITY ALIGNMENT, if known.
+    pub alignment: Option<u32>,
+}
+
+/// Left-aligned ASCII in a field of fixed length, padded with blanks; anything that isn't printable becomes a blank (SPC-6 4.3.1).
+pub fn ascii_field<const N: usize>(text: &str) -> [u8; N] {
+    let mut field = [b' '; N];
+    for (to, from) in field.iter_mut().zip(text.bytes()) {
+        *to = if (0x20..0x7f).contains(&from) { from } else { b' ' };
+    }
+    field
+}
