@@ -1,4 +1,6 @@
 //! Linux's TCMU as a library.
+pub mod engine;
 pub mod mapping;
 pub mod ring;
+pub mod server;
 pub mod sim;

@@ -1,0 +1,484 @@
+//! One device: entries from its ring become commands, commands become requests for its handler, and back.
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use tcmu_handler_api::{
+    abi,
+    host::OpenDevice,
+    plugin::{DeviceFlags, DeviceInfo, Threads},
+    scsi::{Status, sense::SENSE_BUFFER},
+};
+
+use super::{
+    command::Command,
+    counters::{Cells, Counters},
+    pool::{Lane, Pool},
+    slot::{Shared, Slot},
+    waker::Waker,
+};
+use crate::{
+    engine::{self, Outcome, SerialSource, Step, Unit, Work},
+    mapping::Mapping,
+    ring::{Completion, Doorbell, Gone, Next, Ring, RingError, TaskManagement},
+};
+
+/// Entries taken in one turn, so that one busy device does not keep a thread from its others.
+const TURN: usize = 256;
+
+/// Why a device can't be served (any more).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The region can't be mapped.
+    #[error("the UIO device cannot be mapped with {size} bytes: {error}")]
+    Map {
+        /// As told by sysfs.
+        size: usize,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// The kernel's side broke the rules of the ring.
+    #[error("the command ring makes no sense: {0}")]
+    Ring(#[from] RingError),
+    /// The UIO device was removed.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// A thread or a descriptor is missing.
+    #[error("out of threads or descriptors: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A device to serve.
+pub struct Attach {
+    /// `user_<hba>/<name>`, for logs.
+    pub name: String,
+    /// The open UIO descriptor, nonblocking.
+    pub uio: OwnedFd,
+    /// Size of map0 in bytes.
+    pub map_size: usize,
+    /// The handler's device.
+    pub device: OpenDevice,
+    /// The unit serial number, asked for when an initiator wants it.
+    pub serial: SerialSource,
+    /// `hw_max_sectors`, in units of 512 bytes.
+    pub hw_max_sectors: u32,
+}
+
+impl std::fmt::Debug for Attach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attach").field("name", &self.name).field("map_size", &self.map_size).finish_non_exhaustive()
+    }
+}
+
+/// What a turn leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing to do until a descriptor says so.
+    Idle,
+    /// There may be more entries: take another turn.
+    More,
+}
+
+/// Serves one device, on the thread that calls [`DeviceServer::turn`].
+pub struct DeviceServer {
+    name: String,
+    ring: Ring,
+    bell: Doorbell,
+    unit: Unit,
+    shared: Arc<Shared>,
+    device: Arc<OpenDevice>,
+    lane: Option<Arc<Lane>>,
+    /// Boxed, because requests point into them.
+    #[expect(clippy::vec_box)]
+    commands: Vec<Box<Command>>,
+    free: Vec<usize>,
+    /// Armed requests that go to the handler together.
+    batch: Vec<*mut abi::tcmu_request>,
+    /// Commands that wait for a range which another one has to itself, with what they will do.
+    waiting: VecDeque<(usize, Work)>,
+    /// Commands that have a range to themselves, or wait for it.
+    exclusive: usize,
+    in_flight: usize,
+    stopping: bool,
+    counters: Arc<Cells>,
+}
+
+// SAFETY: the raw pointers are to slots that this owns; it may be served by one thread after the other.
+unsafe impl Send for DeviceServer {}
+
+impl DeviceServer {
+    /// Maps the device and gets ready to serve it. Requests completed elsewhere come back by `waker`.
+    pub(super) fn new(attach: Attach, waker: Arc<Waker>, pool: Arc<Pool>, key: usize) -> Result<DeviceServer, ServeError> {
+        let map =
+            Mapping::of_uio(&attach.uio, attach.map_size).map_err(|error| ServeError::Map { size: attach.map_size, error })?;
+        DeviceServer::on(Arc::new(map), attach, waker, pool, key)
+    }
+
+    /// As [`DeviceServer::new`], on memory that is mapped already (the simulated kernel's).
+    pub(super) fn on(
+        map: Arc<Mapping>,
+        attach: Attach,
+        waker: Arc<Waker>,
+        pool: Arc<Pool>,
+        key: usize,
+    ) -> Result<DeviceServer, ServeError> {
+        let device = Arc::new(attach.device);
+        let lane = match device.threads() {
+            Threads::Inline => None,
+            Threads::Serial => Some(Lane::new(device.clone(), 1)),
+            Threads::Pool => {
+                let limit = device.concurrency() as usize;
+                Some(Lane::new(device.clone(), if limit == 0 { usize::MAX } else { limit }))
+            }
+        };
+        Ok(DeviceServer {
+            ring: Ring::attach(map)?,
+            bell: Doorbell::new(attach.uio),
+            unit: Unit::new(*device.info(), attach.hw_max_sectors, attach.serial),
+            shared: Arc::new(Shared::new(waker, pool, key, lane.is_none())),
+            name: attach.name,
+            device,
+            lane,
+            commands: Vec::new(),
+            free: Vec::new(),
+            batch: Vec::with_capacity(TURN),
+            waiting: VecDeque::new(),
+            exclusive: 0,
+            in_flight: 0,
+            stopping: false,
+            counters: Arc::default(),
+        })
+    }
+
+    /// `user_<hba>/<name>`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The UIO descriptor: readable when there are new entries.
+    pub fn uio(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// The handler's device.
+    pub fn device(&self) -> &Arc<OpenDevice> {
+        &self.device
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters.read()
+    }
+
+    pub(super) fn cells(&self) -> Arc<Cells> {
+        self.counters.clone()
+    }
+
+    /// The device changed; initiators are told by a unit attention.
+    pub fn change(&mut self, info: DeviceInfo) {
+        self.unit.change(info);
+    }
+
+    /// Initiators see the write cache switched on or off, although the handler didn't.
+    pub(super) fn set_write_cache(&mut self, on: bool) {
+        self.unit.set_write_cache(on);
+    }
+
+    /// Takes no more entries from the ring (or goes on with it).
+    pub fn stop_fetching(&mut self, stop: bool) {
+        self.stopping = stop;
+    }
+
+    /// Whether no command is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// Takes what is on the ring, submits it, and completes what is done. Never blocks unless the handler does.
+    pub fn turn(&mut self) -> Result<Turn, ServeError> {
+        self.bell.clear()?;
+        self.work()
+    }
+
+    /// A turn without a look at the descriptor: after completions came back.
+    pub(super) fn work(&mut self) -> Result<Turn, ServeError> {
+        let shared = self.shared.clone();
+        shared.serving(|| {
+            let mut taken = 0;
+            while taken < TURN && !self.stopping && self.fetch()? {
+                taken += 1;
+            }
+            self.settle()?;
+            if self.ring.publish() {
+                self.counters.kicks.add(1);
+                self.bell.kick()?;
+            }
+            if taken > 0 {
+                self.counters.batches.add(1);
+            }
+            self.counters.in_flight.set(self.in_flight as u64);
+            Ok(if taken == TURN { Turn::More } else { Turn::Idle })
+        })
+    }
+
+    /// Takes back a slot that was completed on another thread.
+    pub(super) fn take_back(&mut self, slot: *mut Slot) -> Result<(), ServeError> {
+        // SAFETY: from the waker, so one of ours, completed, and in no other list now.
+        let index = unsafe { (*slot).index };
+        self.completed(index)
+    }
+
+    /// Takes one entry; whether there was one.
+    fn fetch(&mut self) -> Result<bool, ServeError> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.commands.push(Command::new(Arc::as_ptr(&self.shared), self.commands.len()));
+                self.commands.len() - 1
+            }
+        };
+        let next = match self.ring.next(&mut self.commands[index].fetched) {
+            Ok(next) => next,
+            Err(error) => {
+                self.free.push(index);
+                return Err(error.into());
+            }
+        };
+        match next {
+            Next::Empty => {
+                self.free.push(index);
+                Ok(false)
+            }
+            Next::TaskManagement(notice) => {
+                self.free.push(index);
+                self.task_management(&notice);
+                Ok(true)
+            }
+            Next::Command => {
+                self.in_flight += 1;
+                self.counters.commands.add(1);
+                self.commands[index].in_use = true;
+                if self.unit.info().flags().contains(DeviceFlags::SCSI) {
+                    self.batch.push(self.commands[index].arm_cdb());
+                } else {
+                    self.begin(index)?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    /// Lets the engine judge a command.
+    fn begin(&mut self, index: usize) -> Result<(), ServeError> {
+        let command = &mut self.commands[index];
+        let (task, step) = engine::begin(&mut self.unit, command.fetched.cdb(), &command.buffer());
+        self.exclusive += usize::from(task.exclusive);
+        command.task = Some(task);
+        match step {
+            Step::Done(outcome) => self.finish(index, outcome),
+            Step::Submit(work) => {
+                match work.op {
+                    abi::TCMU_OP_READ => {
+                        self.counters.reads.add(1);
+                        self.counters.bytes_read.add(work.length);
+                    }
+                    abi::TCMU_OP_WRITE => {
+                        self.counters.writes.add(1);
+                        self.counters.bytes_written.add(work.length);
+                    }
+                    _ => {}
+                }
+                if self.exclusive > 0 && self.must_wait(index) {
+                    self.waiting.push_back((index, work));
+                } else {
+                    self.submit(index, work);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a command that changes a range has to wait for one that has an overlapping range to itself, or the other way round.
+    fn must_wait(&self, index: usize) -> bool {
+        let task = |index: usize| self.commands[index].task.as_ref().map(|task| (task.changes, task.exclusive));
+        let Some((Some(range), exclusive)) = task(index) else { return false };
+        let overlaps = |other: usize| match task(other) {
+            Some((Some(other_range), other_exclusive)) => {
+                (exclusive || other_exclusive) && range.0 < other_range.0 + other_range.1 && other_range.0 < range.0 + range.1
+            }
+            _ => false,
+        };
+        (0..self.commands.len()).any(|other| other != index && self.commands[other].in_use && overlaps(other))
+    }
+
+    /// Lets those go on that waited for a range.
+    fn retry_waiting(&mut self) {
+        for _ in 0..self.waiting.len() {
+            let Some((index, work)) = self.waiting.pop_front() else { return };
+            // A waiting command neither waits for itself nor for those behind it.
+            let behind: Vec<usize> = self.waiting.iter().map(|(index, _)| *index).collect();
+            for other in &behind {
+                self.commands[*other].in_use = false;
+            }
+            let wait = self.must_wait(index);
+            for other in &behind {
+                self.commands[*other].in_use = true;
+            }
+            if wait {
+                self.waiting.push_front((index, work));
+                return;
+            }
+            self.submit(index, work);
+        }
+    }
+
+    /// Gets a command's request ready for the handler.
+    fn submit(&mut self, index: usize, work: Work) {
+        self.batch.push(self.commands[index].arm(work));
+    }
+
+    /// Hands the batch to the handler and takes what it completed at once, until there is nothing left of either.
+    fn settle(&mut self) -> Result<(), ServeError> {
+        loop {
+            if !self.batch.is_empty() {
+                match &self.lane {
+                    // SAFETY: armed slots of this device, on the thread that serves it.
+                    None => unsafe { self.device.submit(&self.batch) },
+                    Some(lane) => self.batch.iter().for_each(|request| self.shared.pool.submit(lane, *request)),
+                }
+                self.batch.clear();
+            }
+            let mut slot = self.shared.take_local();
+            if slot.is_null() && self.batch.is_empty() {
+                return Ok(());
+            }
+            while !slot.is_null() {
+                // SAFETY: completed on this thread, so one of ours.
+                let (index, next) = unsafe { ((*slot).index, (*slot).next) };
+                self.completed(index)?;
+                slot = next;
+            }
+        }
+    }
+
+    /// A request came back.
+    fn completed(&mut self, index: usize) -> Result<(), ServeError> {
+        let command = &mut *self.commands[index];
+        let (op, status) = (command.completed().request.op, command.completed().status);
+        if op == abi::TCMU_OP_SCSI {
+            if status == abi::TCMU_STATUS_NOT_HANDLED {
+                return self.begin(index);
+            }
+            return self.finish_cdb(index);
+        }
+        let Some(mut task) = command.task.take() else { return Ok(()) };
+        let slot = command.completed();
+        let sense = &slot.sense[..(slot.request.sense_length as usize).min(slot.sense.len())];
+        let step = engine::resume(&mut self.unit, &mut task, &command.buffer(), &slot.request, status, sense);
+        command.task = Some(task);
+        match step {
+            Step::Done(outcome) => self.finish(index, outcome),
+            Step::Submit(work) => {
+                self.submit(index, work);
+                Ok(())
+            }
+        }
+    }
+
+    /// Completes a command whose CDB the handler executed: status, sense and data length are the handler's.
+    fn finish_cdb(&mut self, index: usize) -> Result<(), ServeError> {
+        let command = &*self.commands[index];
+        let slot = command.completed();
+        let length = command.buffer().len() as u64;
+        let valid = slot.request.result.min(length);
+        if slot.status == abi::TCMU_STATUS_SENSE {
+            let sense = slot.sense;
+            let sense = &sense[..(slot.request.sense_length as usize).min(sense.len())];
+            let read_len = (valid > 0 && valid < length).then_some(valid as u32);
+            return self.end(index, Status::CheckCondition as u8, sense, read_len);
+        }
+        let outcome = if slot.status == abi::TCMU_STATUS_OK {
+            Outcome { data: Some(valid as usize), ..Outcome::GOOD }
+        } else {
+            engine::outcome_of(slot.request.op, slot.status, slot.request.result, &slot.sense)
+        };
+        self.finish(index, outcome)
+    }
+
+    /// Completes a command.
+    fn finish(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
+        let mut sense = [0; SENSE_BUFFER];
+        let length = match outcome.sense {
+            // Descriptor format only where the fixed one can't hold it (D_SENSE is 0).
+            Some(value) if value.information.is_some_and(|i| u32::try_from(i).is_err()) => value.write_descriptor(&mut sense),
+            Some(value) => value.write_fixed(&mut sense),
+            None => 0,
+        };
+        let buffer = self.commands[index].buffer();
+        let read_len = outcome.data.filter(|valid| *valid < buffer.len()).and_then(|valid| u32::try_from(valid).ok());
+        if let Some(valid) = read_len {
+            // A kernel without READ_LEN, and any kernel for a length of 0, copies the whole buffer: clear what isn't ours to show.
+            if valid == 0 || !self.ring.flags().contains(crate::ring::MailboxFlags::READ_LEN) {
+                buffer.fill_at(valid as usize, usize::MAX, 0);
+            }
+        }
+        self.end(index, outcome.status, &sense[..length], read_len)
+    }
+
+    fn end(&mut self, index: usize, status: u8, sense: &[u8], read_len: Option<u32>) -> Result<(), ServeError> {
+        if status != Status::Good as u8 {
+            self.counters.errors.add(1);
+            tracing::debug!(device = self.name, cdb = ?self.commands[index].fetched.cdb(), status, ?sense, "command failed");
+        }
+        let command = &mut self.commands[index];
+        let done = self.ring.complete(command.fetched.id, &Completion { status, sense, read_len });
+        let task = command.task.take();
+        self.exclusive -= usize::from(task.is_some_and(|task| task.exclusive));
+        command.in_use = false;
+        self.free.push(index);
+        self.in_flight -= 1;
+        done?;
+        if !self.waiting.is_empty() {
+            self.retry_waiting();
+        }
+        Ok(())
+    }
+
+    /// Tells the handler which commands nobody waits for any more. They are completed nevertheless, by the handler or the usual way.
+    fn task_management(&mut self, notice: &TaskManagement) {
+        tracing::info!(device = self.name, kind = notice.kind, commands = notice.commands.len(), "task management");
+        for command in &self.commands {
+            if command.in_use && notice.commands.contains(&command.fetched.id) {
+                // SAFETY: the request is there; whether the handler still has it is for it to see (ABI, `cancel`).
+                unsafe { self.device.cancel(command.request()) }
+            }
+        }
+    }
+}
+
+impl Drop for DeviceServer {
+    fn drop(&mut self) {
+        if self.in_flight == 0 {
+            return;
+        }
+        // The handler still has requests, which point to the slots, the shared memory and the waker: they must outlive it.
+        tracing::error!(
+            device = self.name,
+            in_flight = self.in_flight,
+            "abandoned with commands in flight; its memory is not freed"
+        );
+        std::mem::forget(std::mem::take(&mut self.commands));
+        std::mem::forget(self.shared.clone());
+        std::mem::forget(self.device.clone());
+        std::mem::forget(self.ring.mapping().clone());
+    }
+}
+
+impl std::fmt::Debug for DeviceServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceServer").field("name", &self.name).field("in_flight", &self.in_flight).finish_non_exhaustive()
+    }
+}

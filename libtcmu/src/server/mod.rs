@@ -1,0 +1,215 @@
+//! The device server: ring → SCSI engine → handler → ring.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `device` | one device: its commands, and their way through engine and handler |
+//! | `command`, `slot` | a command in flight: our half, and the half that its handler sees |
+//! | `reactor` | a thread that serves many devices |
+//! | `waker` | completions from other threads |
+//! | `pool` | threads for what blocks |
+//! | `io` | the I/O service for handlers |
+//! | `solo` | a device in a program's own event loop |
+mod command;
+mod counters;
+mod device;
+mod io;
+mod pool;
+mod reactor;
+mod slot;
+mod solo;
+mod waker;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use counters::Cells;
+pub use counters::Counters;
+pub use device::{Attach, DeviceServer, ServeError, Turn};
+use pool::Pool;
+use reactor::{Message, Reactor};
+pub use solo::Solo;
+use tcmu_handler_api::{
+    abi,
+    host::OpenDevice,
+    plugin::{Change, DeviceInfo, Operations, Refusal},
+};
+
+use crate::mapping::Mapping;
+
+/// How a server is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerOptions {
+    /// Threads that serve rings; 0: one for each core, at most 4.
+    pub reactors: usize,
+    /// Threads for handlers that block and for file I/O; 0: four for each core, at most 32.
+    pub workers: usize,
+}
+
+/// Threads that serve devices. Clones share them; they end with the last one.
+#[derive(Clone)]
+pub struct Server(Arc<Threads>);
+
+struct Threads {
+    reactors: Vec<Arc<Reactor>>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.reactors.iter().for_each(|reactor| reactor.stop());
+        self.pool.stop();
+    }
+}
+
+static NEXT_KEY: AtomicUsize = AtomicUsize::new(1);
+
+impl Server {
+    /// Starts the threads.
+    pub fn start(options: ServerOptions) -> Result<Server, ServeError> {
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let reactors = if options.reactors == 0 { cores.min(4) } else { options.reactors };
+        let workers = if options.workers == 0 { (4 * cores).min(32) } else { options.workers };
+        let pool = Pool::start(workers)?;
+        let reactors = (0..reactors).map(Reactor::start).collect::<Result<_, _>>()?;
+        Ok(Server(Arc::new(Threads { reactors, pool })))
+    }
+
+    /// The services to load plugins and embed devices with; the same for all servers of a process.
+    pub fn services() -> &'static abi::tcmu_host {
+        io::services()
+    }
+
+    /// Begins to serve a device. `on_failure` is called at most once, from the thread that serves it, when that can't go on.
+    pub fn attach(&self, attach: Attach, on_failure: impl FnOnce(&str) + Send + 'static) -> Result<Box<Attached>, ServeError> {
+        self.attach_with(attach, on_failure, DeviceServer::new)
+    }
+
+    /// As [`Server::attach`], on memory that is mapped already: the simulated kernel's.
+    pub fn attach_mapped(
+        &self,
+        map: Arc<Mapping>,
+        attach: Attach,
+        on_failure: impl FnOnce(&str) + Send + 'static,
+    ) -> Result<Box<Attached>, ServeError> {
+        self.attach_with(attach, on_failure, |attach, waker, pool, key| DeviceServer::on(map, attach, waker, pool, key))
+    }
+
+    fn attach_with(
+        &self,
+        attach: Attach,
+        on_failure: impl FnOnce(&str) + Send + 'static,
+        make: impl FnOnce(Attach, Arc<waker::Waker>, Arc<Pool>, usize) -> Result<DeviceServer, ServeError>,
+    ) -> Result<Box<Attached>, ServeError> {
+        let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
+        let reactor = self.0.reactors.iter().min_by_key(|reactor| reactor.devices.load(Ordering::Relaxed));
+        let Some(reactor) = reactor else { return Err(std::io::Error::other("no reactor").into()) };
+        let server = make(attach, reactor.waker.clone(), self.0.pool.clone(), key)?;
+        let (device, counters) = (server.device().clone(), server.cells());
+        let info = Mutex::new(*device.info());
+        let (added, outcome) = mpsc::channel();
+        reactor.send(Message::Add(key, Box::new(server), Box::new(on_failure), added));
+        outcome.recv().map_err(|_| std::io::Error::other("the reactor ended"))??;
+        Ok(Box::new(Attached { key, reactor: reactor.clone(), device, info, counters, _server: self.clone() }))
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({} reactors)", self.0.reactors.len())
+    }
+}
+
+/// A device that is being served.
+pub struct Attached {
+    key: usize,
+    reactor: Arc<Reactor>,
+    device: Arc<OpenDevice>,
+    info: Mutex<DeviceInfo>,
+    counters: Arc<Cells>,
+    /// Keeps the threads.
+    _server: Server,
+}
+
+impl Attached {
+    /// What the device is and can do now.
+    pub fn info(&self) -> DeviceInfo {
+        *self.info.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters.read()
+    }
+
+    /// Lines of `key=value` from the handler about the device's state.
+    pub fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    /// Changes the device while I/O runs; initiators get the unit attention that is due. Blocks as long as the handler does; changes of
+    /// one device come one after the other. On failure all is as before.
+    pub fn reconfigure(&self, change: &Change<'_>) -> Result<(), Refusal> {
+        let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut preset = *info;
+        if let Change::Size(bytes) = change {
+            preset.0.size = *bytes;
+        }
+        match self.device.reconfigure(change, preset) {
+            Ok(changed) => {
+                *info = changed;
+                self.reactor.send(Message::With(self.key, Box::new(move |server| server.change(changed))));
+                Ok(())
+            }
+            // The handler can't, but the server can make every write durable.
+            Err(refusal) if refusal.errno() == libc::EOPNOTSUPP && info.operations().contains(Operations::FLUSH) => {
+                let Change::WriteCache(on) = *change else { return Err(refusal) };
+                self.reactor.send(Message::With(self.key, Box::new(move |server| server.set_write_cache(on))));
+                Ok(())
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The handler says that the device's size became `bytes`.
+    pub fn size_changed(&self, bytes: u64) {
+        let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
+        info.0.size = bytes;
+        let changed = *info;
+        self.reactor.send(Message::With(self.key, Box::new(move |server| server.change(changed))));
+    }
+
+    /// Takes no more commands from the ring, lets those in flight finish, closes the handler's device and the UIO descriptor. When they
+    /// don't finish in time the device goes on as before and is given back.
+    pub fn stop(self: Box<Self>, within: Duration) -> Result<(), Box<Attached>> {
+        let (stop, stopped) = mpsc::channel();
+        self.reactor.send(Message::Stop(self.key, stop));
+        let server = match stopped.recv_timeout(within) {
+            Ok(server) => server,
+            Err(_) => {
+                let (done, went_on) = mpsc::channel();
+                self.reactor.send(Message::GoOn(self.key, done));
+                let _ = went_on.recv();
+                // It may have become idle at the last moment.
+                match stopped.try_recv() {
+                    Ok(server) => server,
+                    Err(_) => return Err(self),
+                }
+            }
+        };
+        drop(server);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attached").field("info", &self.info()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,226 @@
+//! A thread that serves devices: it waits for their descriptors and for completions from elsewhere, and gives each its turn.
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::Sender,
+    },
+    thread::{self, JoinHandle},
+};
+
+use rustix::event::epoll;
+
+use super::{
+    device::{DeviceServer, ServeError, Turn},
+    waker::Waker,
+};
+
+/// Told once when a device can't be served any more.
+pub(super) type OnFailure = Box<dyn FnOnce(&str) + Send>;
+
+/// What a reactor is told by other threads.
+pub(super) enum Message {
+    Add(usize, Box<DeviceServer>, OnFailure, Sender<Result<(), ServeError>>),
+    /// Take no more commands; hand the device back when it is idle.
+    Stop(usize, Sender<Box<DeviceServer>>),
+    /// Forget a `Stop`, unless the device was handed back already.
+    GoOn(usize, Sender<()>),
+    /// Run this with the device, if it is there.
+    With(usize, Box<dyn FnOnce(&mut DeviceServer) + Send>),
+    Quit,
+}
+
+/// The other threads' side of a reactor.
+pub(super) struct Reactor {
+    pub(super) waker: Arc<Waker>,
+    messages: Mutex<VecDeque<Message>>,
+    pub(super) devices: AtomicUsize,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The waker's key in the epoll set; devices count from 1.
+const WAKER: u64 = 0;
+
+impl Reactor {
+    /// Starts the thread.
+    pub(super) fn start(number: usize) -> io::Result<Arc<Reactor>> {
+        let reactor = Arc::new(Reactor {
+            waker: Arc::new(Waker::new()?),
+            messages: Mutex::default(),
+            devices: AtomicUsize::new(0),
+            thread: Mutex::default(),
+        });
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, reactor.waker.as_fd(), epoll::EventData::new_u64(WAKER), epoll::EventFlags::IN)?;
+        let serving = Serving { reactor: reactor.clone(), epoll, devices: HashMap::new(), more: Vec::new() };
+        let thread = thread::Builder::new().name(format!("tcmu-reactor-{number}")).spawn(move || serving.run())?;
+        *reactor.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(reactor)
+    }
+
+    pub(super) fn send(&self, message: Message) {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
+        self.waker.wake();
+    }
+
+    pub(super) fn stop(&self) {
+        self.send(Message::Quit);
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Served {
+    server: Box<DeviceServer>,
+    on_failure: Option<OnFailure>,
+    stop: Option<Sender<Box<DeviceServer>>>,
+    failed: bool,
+}
+
+/// The thread's own side.
+struct Serving {
+    reactor: Arc<Reactor>,
+    epoll: OwnedFd,
+    devices: HashMap<usize, Served>,
+    /// Devices whose last turn left entries behind.
+    more: Vec<usize>,
+}
+
+impl Serving {
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(256);
+        loop {
+            let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            let wait = (!self.more.is_empty()).then_some(&timeout);
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a reactor cannot wait for events");
+                    return;
+                }
+            }
+            for key in std::mem::take(&mut self.more) {
+                self.serve(key, DeviceServer::work);
+            }
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    WAKER => {
+                        self.reactor.waker.clear();
+                        self.take_back();
+                        if !self.take_messages() {
+                            return;
+                        }
+                    }
+                    key => self.serve(key as usize, DeviceServer::turn),
+                }
+            }
+        }
+    }
+
+    /// Completions from other threads: first all of them, then a turn for each device concerned.
+    fn take_back(&mut self) {
+        self.reactor.waker.run_ios();
+        let mut slot = self.reactor.waker.take_slots();
+        let mut touched = Vec::new();
+        while !slot.is_null() {
+            // SAFETY: a completed slot, whose device is here until it is idle.
+            let (next, key) = unsafe { ((*slot).next, (*(*slot).shared).key) };
+            if let Some(served) = self.devices.get_mut(&key) {
+                if let Err(error) = served.server.take_back(slot) {
+                    fail(served, &error);
+                }
+                if !touched.contains(&key) {
+                    touched.push(key);
+                }
+            }
+            slot = next;
+        }
+        for key in touched {
+            self.serve(key, DeviceServer::work);
+        }
+    }
+
+    /// Gives a device its turn, and lets it go if it was to stop and is idle.
+    fn serve(&mut self, key: usize, turn: impl FnOnce(&mut DeviceServer) -> Result<Turn, ServeError>) {
+        let Some(served) = self.devices.get_mut(&key) else { return };
+        if !served.failed || served.stop.is_some() {
+            match turn(&mut served.server) {
+                Ok(Turn::More) => self.more.push(key),
+                Ok(Turn::Idle) => {}
+                Err(error) => {
+                    let _ = epoll::delete(&self.epoll, served.server.uio());
+                    fail(served, &error);
+                }
+            }
+        }
+        self.let_go(key);
+    }
+
+    fn let_go(&mut self, key: usize) {
+        let idle = self.devices.get(&key).is_some_and(|served| served.stop.is_some() && served.server.is_idle());
+        if let Some(served) = idle.then(|| self.devices.remove(&key)).flatten() {
+            let _ = epoll::delete(&self.epoll, served.server.uio());
+            self.reactor.devices.fetch_sub(1, Ordering::Relaxed);
+            if let Some(stop) = served.stop {
+                let _ = stop.send(served.server);
+            }
+        }
+    }
+
+    /// Does what other threads asked for; `false` to quit.
+    fn take_messages(&mut self) -> bool {
+        loop {
+            let message = self.reactor.messages.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            match message {
+                None => return true,
+                Some(Message::Quit) => return false,
+                Some(Message::Add(key, server, on_failure, added)) => {
+                    let data = epoll::EventData::new_u64(key as u64);
+                    let outcome = epoll::add(&self.epoll, server.uio(), data, epoll::EventFlags::IN);
+                    if let Err(error) = outcome {
+                        let _ = added.send(Err(ServeError::System(error.into())));
+                        continue;
+                    }
+                    self.reactor.devices.fetch_add(1, Ordering::Relaxed);
+                    self.devices.insert(key, Served { server, on_failure: Some(on_failure), stop: None, failed: false });
+                    let _ = added.send(Ok(()));
+                    // Entries that were there before the descriptor was opened ring no bell.
+                    self.serve(key, DeviceServer::turn);
+                }
+                Some(Message::Stop(key, stop)) => {
+                    if let Some(served) = self.devices.get_mut(&key) {
+                        served.server.stop_fetching(true);
+                        served.stop = Some(stop);
+                    }
+                    self.let_go(key);
+                }
+                Some(Message::GoOn(key, done)) => {
+                    if let Some(served) = self.devices.get_mut(&key) {
+                        served.server.stop_fetching(false);
+                        served.stop = None;
+                        self.serve(key, DeviceServer::turn);
+                    }
+                    let _ = done.send(());
+                }
+                Some(Message::With(key, run)) => {
+                    if let Some(served) = self.devices.get_mut(&key) {
+                        run(&mut served.server);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn fail(served: &mut Served, error: &ServeError) {
+    served.failed = true;
+    served.server.stop_fetching(true);
+    tracing::error!(device = served.server.name(), %error, "the device cannot be served any more");
+    if let Some(on_failure) = served.on_failure.take() {
+        on_failure(&error.to_string());
+    }
+}

@@ -1,0 +1,563 @@
+//! The device server against the simulated kernel: commands in, status, sense and data out.
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use tcmu::{
+    server::{Attach, Attached, Server, ServerOptions, Solo, Turn},
+    sim::{Data, Lie, SimCompletion, SimConfig, SimKernel},
+};
+use tcmu_handler_api::{
+    host::{Events, Level, OpenDevice},
+    plugin::{
+        Batch, BlockDevice, Buffer, Change, Device, DeviceFlags, DeviceInfo, Error, Operation, Operations, Refusal, Request,
+        RequestFlags, Threads,
+    },
+    scsi::{Sense, SenseKey},
+};
+
+struct Quiet;
+impl Events for Quiet {
+    fn log(&self, _: Level, _: &str) {}
+}
+
+#[derive(Default)]
+struct Log {
+    flushes: AtomicUsize,
+    unmaps: Mutex<Vec<(u64, u64)>>,
+}
+
+/// A disk in memory whose functions may run on several threads.
+struct Memory(RwLock<Vec<u8>>, Arc<Log>);
+
+impl BlockDevice for Memory {
+    fn read(&self, offset: u64, data: Buffer<'_>) -> Result<(), Error> {
+        data.copy_from(&self.0.read().unwrap()[offset as usize..]);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: Buffer<'_>, _: RequestFlags) -> Result<(), Error> {
+        data.copy_to(&mut self.0.write().unwrap()[offset as usize..]);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        self.1.flushes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn unmap(&self, offset: u64, length: u64) -> Result<(), Error> {
+        self.1.unmaps.lock().unwrap().push((offset, length));
+        self.0.write().unwrap()[offset as usize..][..length as usize].fill(0);
+        Ok(())
+    }
+
+    fn reconfigure(&self, change: Change<'_>, info: &mut DeviceInfo) -> Result<(), Refusal> {
+        match change {
+            Change::Size(bytes) if bytes >= info.size() || bytes > 0 => {
+                self.0.write().unwrap().resize(bytes as usize, 0);
+                Ok(())
+            }
+            _ => Err(Refusal::unsupported("only the size")),
+        }
+    }
+}
+
+/// Completes every request from a thread of its own, in reverse order of arrival.
+struct Backwards(Memory, Mutex<Vec<Request>>);
+struct SharedBackwards(Arc<Backwards>);
+
+impl Device for SharedBackwards {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        self.0.1.lock().unwrap().extend(batch);
+        let me = self.0.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(1));
+            for request in std::mem::take(&mut *me.1.lock().unwrap()).into_iter().rev() {
+                let outcome = match request.operation() {
+                    Operation::Read => me.0.read(request.offset(), request.buffer()),
+                    Operation::Write => me.0.write(request.offset(), request.buffer(), request.flags()),
+                    _ => Ok(()),
+                };
+                request.complete(outcome);
+            }
+        });
+    }
+}
+
+const BLOCKS: u64 = 2048;
+
+fn info() -> DeviceInfo {
+    let mut info = DeviceInfo::new(BLOCKS * 512, 512);
+    info.supports(Operations::FLUSH | Operations::UNMAP)
+        .set_flags(DeviceFlags::WRITE_CACHE | DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
+    info
+}
+
+fn memory() -> (Memory, Arc<Log>) {
+    let log = Arc::new(Log::default());
+    (Memory(RwLock::new(vec![0xee; (BLOCKS * 512) as usize]), log.clone()), log)
+}
+
+fn serve<D: Device>(device: D, info: DeviceInfo, config: SimConfig) -> (SimKernel, Box<Attached>) {
+    let (kernel, map, fd) = SimKernel::new(config).unwrap();
+    let device = OpenDevice::embed(device, info, Arc::new(Quiet), Server::services()).unwrap();
+    let server = Server::start(ServerOptions { reactors: 1, workers: 4 }).unwrap();
+    let attach = Attach {
+        name: "user_0/t".into(),
+        uio: fd,
+        map_size: map.len(),
+        device,
+        serial: Box::new(|| Some("0a1b2c3d".into())),
+        hw_max_sectors: 1024,
+    };
+    (kernel, server.attach_mapped(map, attach, |_| ()).unwrap())
+}
+
+fn disk() -> (SimKernel, Box<Attached>, Arc<Log>) {
+    let (memory, log) = memory();
+    let (kernel, attached) = serve(memory, info(), SimConfig::default());
+    (kernel, attached, log)
+}
+
+fn rw10(code: u8, flags: u8, lba: u32, blocks: u16) -> [u8; 10] {
+    let ([a, b, c, d], [e, f]) = (lba.to_be_bytes(), blocks.to_be_bytes());
+    [code, flags, a, b, c, d, 0, e, f, 0]
+}
+
+fn run(kernel: &mut SimKernel, cdb: &[u8], data: Data) -> SimCompletion {
+    kernel.run(cdb, data).unwrap()
+}
+
+fn sense(done: &SimCompletion) -> (SenseKey, u8, u8) {
+    assert_eq!(done.status, 2, "{done:?}");
+    let sense = Sense::parse(&done.sense).unwrap();
+    (sense.key, sense.code.asc, sense.code.ascq)
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let (mut kernel, _attached, _) = disk();
+    let data: Vec<u8> = (0..9 * 512).map(|n| (n / 7) as u8).collect();
+    assert_eq!(run(&mut kernel, &rw10(0x2a, 0, 7, 9), Data::Out(data.clone())).status, 0);
+    assert_eq!(run(&mut kernel, &rw10(0x28, 0, 7, 9), Data::In(9 * 512)).data, data);
+    let last = run(&mut kernel, &rw10(0x28, 0, BLOCKS as u32 - 1, 1), Data::In(512));
+    assert_eq!((last.status, last.data), (0, vec![0xee; 512]));
+}
+
+#[test]
+fn access_past_the_end_is_out_of_range() {
+    let (mut kernel, _attached, _) = disk();
+    for lba in [BLOCKS as u32, u32::MAX] {
+        let done = run(&mut kernel, &rw10(0x28, 0, lba, 1), Data::In(512));
+        assert_eq!(sense(&done), (SenseKey::IllegalRequest, 0x21, 0));
+    }
+    let mut cdb = [0xff; 16];
+    cdb[..2].copy_from_slice(&[0x8a, 0]);
+    cdb[14..].copy_from_slice(&[0, 0]);
+    assert_eq!(sense(&run(&mut kernel, &cdb, Data::Out(vec![0; 512]))), (SenseKey::IllegalRequest, 0x21, 0));
+}
+
+#[test]
+fn a_buffer_longer_than_the_data_shows_nothing_stale() {
+    let (mut kernel, _attached, _) = disk();
+    // Leaves 0x77 in the pages that the read is going to get.
+    run(&mut kernel, &rw10(0x2a, 0, 0, 8), Data::Out(vec![0x77; 4096]));
+    let done = run(&mut kernel, &rw10(0x28, 0, 100, 1), Data::In(4096));
+    assert_eq!(done.data, vec![0xee; 512]);
+    let inquiry = run(&mut kernel, &[0x12, 0, 0, 0, 255, 0], Data::In(255));
+    assert_eq!(inquiry.data.len(), 74);
+    // A kernel that does not know READ_LEN copies all of the buffer.
+    let (memory, _) = memory();
+    let flags = tcmu::ring::MailboxFlags::OUT_OF_ORDER;
+    let (mut kernel, _attached) = serve(memory, info(), SimConfig { flags, ..SimConfig::default() });
+    run(&mut kernel, &rw10(0x2a, 0, 0, 8), Data::Out(vec![0x77; 4096]));
+    let done = run(&mut kernel, &rw10(0x28, 0, 100, 1), Data::In(4096));
+    assert_eq!(done.data, [vec![0xee; 512], vec![0; 4096 - 512]].concat());
+    let none = run(&mut kernel, &[0x12, 0, 0, 0, 0, 0], Data::In(100));
+    assert_eq!(none.data, vec![0; 100]);
+}
+
+#[test]
+fn a_buffer_shorter_than_the_data_gets_what_fits() {
+    let (mut kernel, _attached, _) = disk();
+    let done = run(&mut kernel, &rw10(0x28, 0, 0, 2), Data::In(700));
+    assert_eq!((done.status, done.data), (0, vec![0xee; 700]));
+    let done = run(&mut kernel, &rw10(0x2a, 0, 0, 2), Data::Out(vec![1; 700]));
+    assert_eq!(sense(&done), (SenseKey::IllegalRequest, 0x24, 0));
+    assert_eq!(run(&mut kernel, &rw10(0x28, 0, 0, 1), Data::In(512)).data, vec![0xee; 512], "nothing was written");
+}
+
+#[test]
+fn the_pages_describe_the_device() {
+    let (mut kernel, _attached, _) = disk();
+    let capacity = run(&mut kernel, &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], Data::In(32)).data;
+    assert_eq!(capacity[..16], [0, 0, 0, 0, 0, 0, 7, 0xff, 0, 0, 2, 0, 0, 0, 0xc0, 0]);
+    let pages = run(&mut kernel, &[0x12, 1, 0, 0, 255, 0], Data::In(255)).data;
+    assert_eq!(pages[4..], [0, 0x80, 0x83, 0xb0, 0xb1, 0xb2]);
+    let serial = run(&mut kernel, &[0x12, 1, 0x80, 0, 255, 0], Data::In(255)).data;
+    assert_eq!(&serial[4..], b"0a1b2c3d");
+    let caching = run(&mut kernel, &[0x1a, 0, 8, 0, 255, 0], Data::In(255)).data;
+    assert_eq!(caching[6], 4, "WCE");
+    assert_eq!(sense(&run(&mut kernel, &[0xc5, 0, 0, 0, 0, 0, 0, 0, 0, 0], Data::None)), (SenseKey::IllegalRequest, 0x20, 0));
+    let opcodes = run(&mut kernel, &[0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0], Data::In(2048)).data;
+    assert!(opcodes.len() > 100 && opcodes.len() % 8 == 4);
+}
+
+#[test]
+fn forced_unit_access_and_a_disabled_cache_make_writes_durable() {
+    let (mut kernel, _attached, log) = disk();
+    run(&mut kernel, &rw10(0x2a, 0, 0, 1), Data::Out(vec![1; 512]));
+    assert_eq!(log.flushes.load(Ordering::Relaxed), 0);
+    run(&mut kernel, &rw10(0x2a, 8, 0, 1), Data::Out(vec![1; 512]));
+    assert_eq!(log.flushes.load(Ordering::Relaxed), 1, "FUA");
+    run(&mut kernel, &rw10(0x35, 0, 0, 0), Data::None);
+    assert_eq!(log.flushes.load(Ordering::Relaxed), 2, "SYNCHRONIZE CACHE");
+    let mut select = run(&mut kernel, &[0x1a, 0, 8, 0, 255, 0], Data::In(255)).data;
+    (select[0], select[6]) = (0, 0);
+    let length = select.len() as u8;
+    assert_eq!(run(&mut kernel, &[0x15, 0x10, 0, 0, length, 0], Data::Out(select)).status, 0);
+    assert_eq!(log.flushes.load(Ordering::Relaxed), 3, "the cache was flushed before it went off");
+    assert_eq!(run(&mut kernel, &[0x1a, 0, 8, 0, 255, 0], Data::In(255)).data[6], 0);
+    run(&mut kernel, &rw10(0x2a, 0, 0, 1), Data::Out(vec![1; 512]));
+    assert_eq!(log.flushes.load(Ordering::Relaxed), 4);
+}
+
+#[test]
+fn unmap_deallocates_every_range_or_none() {
+    let (mut kernel, _attached, log) = disk();
+    let list = |ranges: &[(u64, u32)]| {
+        let mut list = vec![0, 0, 0, 16 * ranges.len() as u8, 0, 0, 0, 0];
+        list[1] = list[3] + 6;
+        for (lba, blocks) in ranges {
+            list.extend([&lba.to_be_bytes()[..], &blocks.to_be_bytes(), &[0; 4]].concat());
+        }
+        list
+    };
+    let unmap = |list: &[u8]| [0x42, 0, 0, 0, 0, 0, 0, 0, list.len() as u8, 0];
+    let good = list(&[(8, 8), (100, 0), (32, 1)]);
+    assert_eq!(run(&mut kernel, &unmap(&good), Data::Out(good)).status, 0);
+    assert_eq!(*log.unmaps.lock().unwrap(), [(8 * 512, 8 * 512), (32 * 512, 512)]);
+    let bad = list(&[(8, 8), (BLOCKS, 1)]);
+    assert_eq!(sense(&run(&mut kernel, &unmap(&bad), Data::Out(bad))), (SenseKey::IllegalRequest, 0x21, 0));
+    assert_eq!(log.unmaps.lock().unwrap().len(), 2, "not even the first range");
+    let block = run(&mut kernel, &rw10(0x28, 0, 8, 1), Data::In(512)).data;
+    assert_eq!(block, vec![0; 512]);
+}
+
+#[test]
+fn write_same_repeats_its_block() {
+    let (mut kernel, _attached, _) = disk();
+    assert_eq!(run(&mut kernel, &rw10(0x41, 0, 10, 1000), Data::Out(vec![5; 512])).status, 0);
+    let around = run(&mut kernel, &rw10(0x28, 0, 9, 1002), Data::In(1002 * 512)).data;
+    assert_eq!(around, [vec![0xee; 512], vec![5; 1000 * 512], vec![0xee; 512]].concat());
+    let zero = rw10(0x41, 0, 10, 0);
+    assert_eq!(sense(&run(&mut kernel, &zero, Data::Out(vec![5; 512]))), (SenseKey::IllegalRequest, 0x24, 0), "WSNZ");
+    let mut ndob = [0; 16];
+    (ndob[0], ndob[1], ndob[9], ndob[13]) = (0x93, 0x09, 10, 5);
+    assert_eq!(run(&mut kernel, &ndob, Data::None).status, 0);
+    assert_eq!(run(&mut kernel, &rw10(0x28, 0, 10, 6), Data::In(6 * 512)).data, [vec![0; 5 * 512], vec![5; 512]].concat());
+}
+
+#[test]
+fn compare_and_write_writes_only_over_what_it_expects() {
+    let (mut kernel, _attached, _) = disk();
+    let mut cdb = [0; 16];
+    (cdb[0], cdb[9], cdb[13]) = (0x89, 3, 2);
+    let data = [vec![0xee; 1024], vec![1; 1024]].concat();
+    assert_eq!(run(&mut kernel, &cdb, Data::Out(data.clone())).status, 0);
+    let done = run(&mut kernel, &cdb, Data::Out(data));
+    assert_eq!(sense(&done), (SenseKey::Miscompare, 0x1d, 0));
+    assert_eq!(Sense::parse(&done.sense).unwrap().information, Some(0));
+    let mut expected = vec![1; 1024];
+    expected[1000] = 2;
+    let done = run(&mut kernel, &cdb, Data::Out([expected, vec![9; 1024]].concat()));
+    assert_eq!(Sense::parse(&done.sense).unwrap().information, Some(1000));
+    assert_eq!(run(&mut kernel, &rw10(0x28, 0, 3, 2), Data::In(1024)).data, vec![1; 1024]);
+}
+
+#[test]
+fn compare_and_write_is_atomic_against_others() {
+    let (mut kernel, _attached, _) = disk();
+    // Many initiators increment a counter in block 5 with COMPARE AND WRITE, all at once.
+    run(&mut kernel, &rw10(0x2a, 0, 5, 1), Data::Out(vec![0; 512]));
+    let mut cdb = [0; 16];
+    (cdb[0], cdb[9], cdb[13]) = (0x89, 5, 1);
+    let mut wins = 0u8;
+    for round in 0..40u8 {
+        for _ in 0..8 {
+            kernel.queue_quietly(&cdb, Data::Out([vec![round; 512], vec![round + 1; 512]].concat())).unwrap();
+        }
+        kernel.ring_bell();
+        let mut done = 0;
+        let mut won = 0;
+        while done < 8 {
+            for completion in kernel.wait(Duration::from_secs(10)).unwrap() {
+                done += 1;
+                won += u8::from(completion.status == 0);
+            }
+        }
+        assert_eq!(won, 1, "exactly one of them finds what it expects");
+        wins += won;
+    }
+    assert_eq!(run(&mut kernel, &rw10(0x28, 0, 5, 1), Data::In(512)).data, vec![wins; 512]);
+}
+
+#[test]
+fn a_read_only_device_is_write_protected() {
+    let (memory, _) = memory();
+    let mut info = info();
+    info.set_flags(DeviceFlags::READ_ONLY, true);
+    let (mut kernel, _attached) = serve(memory, info, SimConfig::default());
+    let done = run(&mut kernel, &rw10(0x2a, 0, 0, 1), Data::Out(vec![1; 512]));
+    assert_eq!(sense(&done), (SenseKey::DataProtect, 0x27, 0));
+    assert_eq!(run(&mut kernel, &[0x1a, 0, 8, 0, 255, 0], Data::In(255)).data[2] & 0x80, 0x80, "WP");
+}
+
+#[test]
+fn a_resize_is_announced_by_a_unit_attention() {
+    let (mut kernel, attached, _) = disk();
+    attached.reconfigure(&Change::Size(2 * BLOCKS * 512)).unwrap();
+    assert_eq!(run(&mut kernel, &[0x12, 0, 0, 0, 36, 0], Data::In(36)).status, 0, "INQUIRY reports no unit attention");
+    assert_eq!(sense(&run(&mut kernel, &[0; 6], Data::None)), (SenseKey::UnitAttention, 0x2a, 9));
+    assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0);
+    assert_eq!(run(&mut kernel, &rw10(0x28, 0, BLOCKS as u32, 1), Data::In(512)).status, 0);
+    assert!(attached.reconfigure(&Change::Config("x")).is_err());
+    assert!(attached.reconfigure(&Change::WriteCache(false)).is_ok(), "the server does that for the handler");
+}
+
+#[test]
+fn requests_completed_by_other_threads_in_any_order_come_back() {
+    let device = SharedBackwards(Arc::new(Backwards(memory().0, Mutex::default())));
+    let (mut kernel, attached) = serve(device, info(), SimConfig::default());
+    let mut ids = HashMap::new();
+    for n in 0..200u32 {
+        let data = Data::Out(vec![n as u8; 512]);
+        ids.insert(kernel.queue_quietly(&rw10(0x2a, 0, n, 1), data).unwrap(), n);
+    }
+    kernel.ring_bell();
+    while !ids.is_empty() {
+        for done in kernel.wait(Duration::from_secs(10)).unwrap() {
+            assert_eq!(done.status, 0);
+            assert!(ids.remove(&done.id).is_some());
+        }
+    }
+    for n in [0, 77, 199] {
+        assert_eq!(run(&mut kernel, &rw10(0x28, 0, n, 1), Data::In(512)).data, vec![n as u8; 512]);
+    }
+    let counters = attached.counters();
+    assert_eq!((counters.writes, counters.reads, counters.bytes_written), (200, 3, 200 * 512));
+    assert!(counters.kicks <= counters.commands);
+}
+
+#[test]
+fn a_panicking_handler_fails_its_request_and_nothing_else() {
+    struct Panics;
+    impl BlockDevice for Panics {
+        const THREADS: Threads = Threads::Inline;
+        fn read(&self, offset: u64, _: Buffer<'_>) -> Result<(), Error> {
+            assert!(offset > 0, "no reads at 0");
+            Ok(())
+        }
+        fn write(&self, _: u64, _: Buffer<'_>, _: RequestFlags) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+    let (mut kernel, _attached) = serve(Panics, DeviceInfo::new(1 << 20, 512), SimConfig::default());
+    assert_eq!(sense(&run(&mut kernel, &rw10(0x28, 0, 0, 1), Data::In(512))), (SenseKey::HardwareError, 0x44, 0));
+    assert_eq!(run(&mut kernel, &rw10(0x28, 0, 1, 1), Data::In(512)).status, 0);
+}
+
+#[test]
+fn a_handler_gets_whole_cdbs_if_it_wants_them_and_leaves_the_rest_to_the_engine() {
+    struct Tape;
+    impl Device for Tape {
+        const THREADS: Threads = Threads::Serial;
+        fn submit(&self, batch: Batch<'_>) {
+            for mut request in batch {
+                match request.cdb()[0] {
+                    0x08 => {
+                        // A block shorter than asked for: data, and CHECK CONDITION with ILI.
+                        request.buffer().copy_from(&[0xaa; 100]);
+                        request.set_result(100);
+                        request.set_sense(&[0xf0, 0, 0x20, 0, 0, 1, 0x9c, 10]);
+                        request.complete(Err(Error::Sense));
+                    }
+                    0x01 => request.complete(Err(Error::Scsi(0x18))),
+                    _ => request.complete(Err(Error::NotHandled)),
+                }
+            }
+        }
+    }
+    let mut info = DeviceInfo::new(1 << 20, 512);
+    info.set_flags(DeviceFlags::SCSI, true);
+    info.0.device_type = 1;
+    let (mut kernel, _attached) = serve(Tape, info, SimConfig::default());
+    let short = run(&mut kernel, &[0x08, 0, 0, 2, 0, 0], Data::In(512));
+    assert_eq!((short.status, short.data), (2, vec![0xaa; 100]));
+    assert_eq!(short.sense[..7], [0xf0, 0, 0x20, 0, 0, 1, 0x9c]);
+    assert_eq!(run(&mut kernel, &[0x01, 0, 0, 0, 0, 0], Data::None).status, 0x18);
+    let inquiry = run(&mut kernel, &[0x12, 0, 0, 0, 36, 0], Data::In(36));
+    assert_eq!((inquiry.status, inquiry.data[0]), (0, 1));
+}
+
+#[test]
+fn a_lying_ring_stops_its_device_with_one_clear_word() {
+    let (memory, _) = memory();
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
+    let server = Server::start(ServerOptions { reactors: 1, workers: 1 }).unwrap();
+    let attach = Attach { name: "t".into(), uio: fd, map_size: map.len(), device, serial: Box::new(|| None), hw_max_sectors: 0 };
+    let (tell, told) = std::sync::mpsc::channel();
+    let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
+    kernel.run(&[0; 6], Data::None).unwrap();
+    kernel.lie(Lie::CdbOutside);
+    let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(why.contains("command ring makes no sense"), "{why}");
+    attached.stop(Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn stopping_waits_for_what_is_in_flight_and_leaves_the_rest_on_the_ring() {
+    struct Slow(Arc<Mutex<Vec<Request>>>);
+    impl Device for Slow {
+        const THREADS: Threads = Threads::Inline;
+        fn submit(&self, batch: Batch<'_>) {
+            self.0.lock().unwrap().extend(batch);
+        }
+    }
+    let slow = Slow(Arc::default());
+    let held = slow.0.clone();
+    let (mut kernel, attached) = serve(slow, DeviceInfo::new(1 << 20, 512), SimConfig::default());
+    kernel.queue(&rw10(0x28, 0, 0, 1), Data::In(512)).unwrap();
+    while held.lock().unwrap().is_empty() {
+        thread::yield_now();
+    }
+    let attached = attached.stop(Duration::from_millis(50)).expect_err("a command is in flight");
+    kernel.queue(&rw10(0x28, 0, 1, 1), Data::In(512)).unwrap();
+    while held.lock().unwrap().len() < 2 {
+        thread::yield_now();
+    }
+    for request in held.lock().unwrap().drain(..) {
+        request.complete(Ok(()));
+    }
+    attached.stop(Duration::from_secs(10)).unwrap();
+    assert_eq!(kernel.reap().unwrap().len(), 2);
+    kernel.queue(&[0; 6], Data::None).unwrap();
+    assert_eq!(kernel.wait(Duration::from_millis(20)).unwrap(), [], "nobody serves the ring now");
+}
+
+#[test]
+fn a_program_can_serve_a_device_in_its_own_loop() {
+    let (memory, _) = memory();
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
+    let attach = Attach { name: "t".into(), uio: fd, map_size: map.len(), device, serial: Box::new(|| None), hw_max_sectors: 0 };
+    let mut solo = Solo::mapped(map, attach, 2).unwrap();
+    kernel.queue(&rw10(0x28, 0, 3, 1), Data::In(512)).unwrap();
+    let done = loop {
+        while solo.turn().unwrap() == Turn::More {}
+        let done = kernel.reap().unwrap();
+        if !done.is_empty() {
+            break done;
+        }
+        let mut fds = solo.descriptors().map(|fd| rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN));
+        rustix::event::poll(&mut fds, None).unwrap();
+    };
+    assert_eq!(done[0].data, vec![0xee; 512]);
+    solo.stop();
+    assert!(solo.is_idle());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(u16, u16, u8, bool),
+    Read(u16, u16),
+    WriteSame(u16, u16, u8, bool),
+    Compare(u16, u8, u8),
+    Unmap(u16, u16),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (0..80u16, 0..20u16, any::<u8>(), any::<bool>()).prop_map(|(l, n, b, f)| Op::Write(l, n, b, f)),
+        3 => (0..80u16, 0..20u16).prop_map(|(l, n)| Op::Read(l, n)),
+        1 => (0..80u16, 1..20u16, any::<u8>(), any::<bool>()).prop_map(|(l, n, b, u)| Op::WriteSame(l, n, b % 2, u)),
+        1 => (0..80u16, any::<u8>(), any::<u8>()).prop_map(|(l, a, b)| Op::Compare(l, a, b)),
+        1 => (0..80u16, 0..20u16).prop_map(|(l, n)| Op::Unmap(l, n)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Random commands, one after the other, against a model in memory.
+    #[test]
+    fn the_disk_does_what_the_model_does(ops in proptest::collection::vec(op(), 1..60)) {
+        let (mut kernel, _attached, _) = disk();
+        let mut model = vec![0xee; 100 * 512];
+        run(&mut kernel, &rw10(0x2a, 0, 0, 100), Data::Out(model.clone()));
+        for op in ops {
+            let range = |lba: u16, blocks: u16| lba as usize * 512..(lba + blocks) as usize * 512;
+            match op {
+                Op::Write(lba, blocks, byte, fua) => {
+                    let cdb = rw10(0x2a, u8::from(fua) << 3, lba.into(), blocks);
+                    prop_assert_eq!(run(&mut kernel, &cdb, Data::Out(vec![byte; blocks as usize * 512])).status, 0);
+                    model[range(lba, blocks)].fill(byte);
+                }
+                Op::Read(lba, blocks) => {
+                    let done = run(&mut kernel, &rw10(0x28, 0, lba.into(), blocks), Data::In(blocks as usize * 512));
+                    prop_assert_eq!(&done.data[..], &model[range(lba, blocks)]);
+                }
+                Op::WriteSame(lba, blocks, byte, unmap) => {
+                    let cdb = rw10(0x41, u8::from(unmap) << 3, lba.into(), blocks);
+                    prop_assert_eq!(run(&mut kernel, &cdb, Data::Out(vec![byte; 512])).status, 0);
+                    model[range(lba, blocks)].fill(byte);
+                }
+                Op::Compare(lba, expected, byte) => {
+                    let mut cdb = [0; 16];
+                    (cdb[0], cdb[9], cdb[13]) = (0x89, lba as u8, 1);
+                    let data = [vec![expected; 512], vec![byte; 512]].concat();
+                    let equal = model[range(lba, 1)].iter().all(|b| *b == expected);
+                    prop_assert_eq!(run(&mut kernel, &cdb, Data::Out(data)).status, if equal { 0 } else { 2 });
+                    if equal {
+                        model[range(lba, 1)].fill(byte);
+                    }
+                }
+                Op::Unmap(lba, blocks) => {
+                    let mut list = vec![0, 22, 0, 16, 0, 0, 0, 0];
+                    list.extend(u64::from(lba).to_be_bytes());
+                    list.extend(u32::from(blocks).to_be_bytes());
+                    list.extend([0; 4]);
+                    let cdb = [0x42, 0, 0, 0, 0, 0, 0, 0, list.len() as u8, 0];
+                    prop_assert_eq!(run(&mut kernel, &cdb, Data::Out(list)).status, 0);
+                    model[range(lba, blocks)].fill(0);
+                }
+            }
+        }
+        prop_assert_eq!(run(&mut kernel, &rw10(0x28, 0, 0, 100), Data::In(100 * 512)).data, model);
+    }
+
+    /// Any CDB with any data is answered, and the device goes on.
+    #[test]
+    fn any_command_is_answered(cdbs in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 6..33), 0usize..5000), 1..40)) {
+        let (mut kernel, _attached, _) = disk();
+        for (mut cdb, len) in cdbs {
+            let full = match cdb[0] >> 5 { 0 => 6, 1 | 2 => 10, 4 => 16, 5 => 12, _ => 16 };
+            cdb.resize(full, 0);
+            if cdb[0] == 0x7f { cdb[7] = 8; }
+            kernel.run(&cdb, Data::Out(vec![0xff; len])).unwrap();
+            kernel.run(&cdb, Data::In(len)).unwrap();
+        }
+        prop_assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0);
+    }
+}
