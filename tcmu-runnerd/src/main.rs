@@ -1,2 +1,155 @@
-//! The daemon.
-fn main() {}
+//! `tcmu-runnerd`: the daemon, and, with a subcommand of its own, its handler hosts.
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use tcmu_runnerd::{
+    config::Config,
+    host::{self, HostOptions},
+    logging, plugins, process,
+    protocol::{Channel, FromHost, HandlerFacts},
+    supervisor::{self, Start},
+};
+
+/// The userspace side of Linux's TCMU: serves SCSI disks through handler plugins.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration; /etc/tcmu/tcmu.toml if that is there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directories with plugins, instead of the configuration's.
+    #[arg(long, value_name = "DIR[:DIR]", env = "TCMU_HANDLER_PATH", value_delimiter = ':')]
+    handler_path: Option<Vec<PathBuf>>,
+    /// error, warn, info, debug or trace, instead of the configuration's.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Validate the configuration and the plugins, print what would be loaded, and exit.
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    command: Option<Sub>,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Runs one handler (started by the daemon).
+    #[command(hide = true)]
+    HandlerHost {
+        /// For those who look at a list of processes.
+        subtype: String,
+        plugin: PathBuf,
+        #[arg(long)]
+        log_level: String,
+        #[arg(long)]
+        reactors: usize,
+        #[arg(long)]
+        workers: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tcmu-runnerd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, .. }) = arguments.command {
+        host::run(HostOptions { plugin: &plugin, log_level: &log_level, reactors, workers })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut config = Config::load(arguments.config.as_deref())?;
+    if let Some(path) = arguments.handler_path {
+        config.handler_path = path;
+    }
+    if let Some(level) = &arguments.log_level {
+        if !logging::is_level(level) {
+            bail!("--log-level {level}: error, warn, info, debug or trace is needed");
+        }
+        config.log_level.clone_from(level);
+    }
+    if arguments.check {
+        return check(&config);
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("this daemon configures the kernel: start it as root (--check works without)");
+    }
+    process::set_io_flusher();
+    logging::start(&config.log_level, "");
+    let _lock = lock()?;
+    supervisor::run(Start { config, config_path: arguments.config, log_level: arguments.log_level })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One daemon at a time: two would answer the kernel's events both.
+fn lock() -> anyhow::Result<std::fs::File> {
+    let path = PathBuf::from("/run/tcmu-runnerd.lock");
+    let file = std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => bail!("another tcmu-runnerd is running ({} is locked); stop it first", path.display()),
+    }
+}
+
+/// Loads each plugin in a process of its own and says what became of it.
+fn check(config: &Config) -> anyhow::Result<ExitCode> {
+    println!("configuration: valid");
+    let mut bad = 0;
+    let mut subtypes: Vec<String> = Vec::new();
+    for plugin in plugins::find(&config.handler_path) {
+        let facts = plugins::check(&plugin).map_err(anyhow::Error::from).and_then(|()| probe(&plugin, config));
+        match facts {
+            Ok(facts) if config.disabled_handlers.contains(&facts.subtype) => {
+                println!("disabled: {} ({})", facts.subtype, plugin.display());
+            }
+            Ok(facts) if subtypes.contains(&facts.subtype) => {
+                bad += 1;
+                println!("refused: {}: another plugin before it has the subtype {:?}", plugin.display(), facts.subtype);
+            }
+            Ok(facts) => {
+                println!("handler: {} {} ({}, ABI {})", facts.subtype, facts.version, plugin.display(), facts.abi);
+                subtypes.push(facts.subtype);
+            }
+            Err(error) => {
+                bad += 1;
+                println!("refused: {error:#}");
+            }
+        }
+    }
+    if subtypes.is_empty() && bad == 0 {
+        println!("no plugins in {:?}", config.handler_path);
+    }
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn probe(plugin: &std::path::Path, config: &Config) -> anyhow::Result<HandlerFacts> {
+    let (channel, theirs) = Channel::pair()?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["handler-host", "check"])
+        .arg(plugin)
+        .args(["--log-level", &config.log_level, "--reactors", "1", "--workers", "1"])
+        .stdin(Stdio::from(theirs))
+        .stderr(Stdio::null())
+        .spawn()?;
+    let said = channel.receive::<FromHost>();
+    drop(channel);
+    let ended = child.wait()?;
+    match said? {
+        Some((FromHost::Ready(facts), _)) => Ok(facts),
+        Some((FromHost::Unloadable { reason }, _)) => bail!(reason),
+        _ => bail!("{}: its process ended while it was loaded ({ended})", plugin.display()),
+    }
+}

@@ -12,6 +12,7 @@ mod device;
 mod error;
 mod info;
 pub mod log;
+pub mod options;
 mod request;
 pub(crate) mod table;
 

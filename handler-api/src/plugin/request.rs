@@ -199,6 +199,21 @@ impl Request {
         unsafe { self.0.as_mut().result = result }
     }
 
+    /// Stores the answer of an [`Operation::Extents`], as many as the buffer has room for; how many that were is the result to set.
+    pub fn put_extents(&self, extents: &[abi::tcmu_extent]) -> usize {
+        let buffer = self.buffer();
+        let size = size_of::<abi::tcmu_extent>();
+        let count = extents.len().min(buffer.len() / size);
+        for (n, extent) in extents[..count].iter().enumerate() {
+            let mut bytes = [0; size_of::<abi::tcmu_extent>()];
+            bytes[0..8].copy_from_slice(&extent.offset.to_ne_bytes());
+            bytes[8..16].copy_from_slice(&extent.length.to_ne_bytes());
+            bytes[16..20].copy_from_slice(&extent.state.to_ne_bytes());
+            buffer.copy_from_at(n * size, &bytes);
+        }
+        count
+    }
+
     /// Completes the request. Any thread; never blocks.
     pub fn complete(mut self, outcome: Result<(), Error>) {
         let status = match outcome {

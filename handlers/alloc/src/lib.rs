@@ -1,1 +1,84 @@
-//! The `alloc` handler.
+//! The `alloc` handler: a disk in memory, as large as it is full.
+mod memory;
+
+use memory::Memory;
+use tcmu_handler_api::{plugin::options::Options, prelude::*};
+
+/// A disk in memory.
+#[derive(Debug)]
+pub struct Alloc(Memory);
+
+fn check(config: &str) -> Result<(), Refusal> {
+    Options::parse(config)?.finish()
+}
+
+impl Handler for Alloc {
+    const INFO: HandlerInfo = HandlerInfo {
+        subtype: c"alloc",
+        name: c"Memory",
+        version: c"0.1.0",
+        config_desc:
+            c"alloc/<any name>: a disk in memory. Takes memory as it is written, gives it back when it is unmapped, and is \
+empty again when the device is opened the next time.",
+    };
+
+    fn check_config(config: &str) -> Result<(), Refusal> {
+        check(config)
+    }
+
+    fn open(open: &Open<'_>, info: &mut DeviceInfo) -> Result<Alloc, Refusal> {
+        check(open.config())?;
+        // There is nothing that a flush could make more durable: no cache is announced.
+        info.supports(Operations::UNMAP | Operations::WRITE_ZEROES | Operations::EXTENTS)
+            .set_flags(DeviceFlags::WRITE_CACHE, false)
+            .set_flags(DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
+        info.0.unmap_granularity = memory::CHUNK as u32;
+        Ok(Alloc(Memory::new(info.size())))
+    }
+}
+
+impl BlockDevice for Alloc {
+    const THREADS: Threads = Threads::Inline;
+
+    fn read(&self, offset: u64, data: Buffer<'_>) -> Result<(), Error> {
+        self.0.read(offset, &data)
+    }
+
+    fn write(&self, offset: u64, data: Buffer<'_>, _: RequestFlags) -> Result<(), Error> {
+        self.0.write(offset, &data)
+    }
+
+    fn unmap(&self, offset: u64, length: u64) -> Result<(), Error> {
+        self.0.zero(offset, length)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, _: RequestFlags) -> Result<(), Error> {
+        self.0.zero(offset, length)
+    }
+
+    fn other(&self, request: &mut Request) -> Result<(), Error> {
+        if request.operation() != Operation::Extents {
+            return Err(Error::UNSUPPORTED);
+        }
+        let (offset, length) = (request.offset(), request.length());
+        let extents = self.0.extents(offset, length)?;
+        let written = request.put_extents(&extents);
+        request.set_result(written as u64);
+        Ok(())
+    }
+
+    fn reconfigure(&self, change: Change<'_>, info: &mut DeviceInfo) -> Result<(), Refusal> {
+        match change {
+            Change::Size(bytes) => {
+                self.0.resize(bytes);
+                info.0.size = bytes;
+                Ok(())
+            }
+            Change::WriteCache(false) => Ok(()),
+            Change::WriteCache(true) => Err(Refusal::unsupported("memory has no write cache")),
+            _ => Err(Refusal::unsupported("only the size can be changed")),
+        }
+    }
+}
+
+tcmu_handler_api::export_handler!(Alloc);

@@ -1,1 +1,140 @@
-//! The `file` handler.
+//! The `file` handler: a raw image or a block device.
+//!
+//! Reads, writes and the rest are handed back to the host as I/O on the file's descriptor; what is left here is opening the file, saying
+//! what it can do, and changing its size.
+mod config;
+mod image;
+
+use std::{
+    os::fd::AsFd,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use config::Config;
+use image::Image;
+use tcmu_handler_api::{
+    plugin::{FileIo, Notifier, log},
+    prelude::*,
+};
+
+/// A file that serves as a disk.
+#[derive(Debug)]
+pub struct File {
+    image: Image,
+    config: Mutex<Config>,
+    notifier: Notifier,
+}
+
+impl Handler for File {
+    const INFO: HandlerInfo = HandlerInfo {
+        subtype: c"file",
+        name: c"File or block device",
+        version: c"0.1.0",
+        config_desc: c"file/<absolute path>[;ro=on|off][;create=on|off]: a raw image or a block device. A file that is \
+missing is created, one that is too short is extended. ro: cannot be written. create: whether a missing file is created (on).",
+    };
+
+    fn check_config(config: &str) -> Result<(), Refusal> {
+        Config::parse(config).map(|_| ())
+    }
+
+    fn open(open: &Open<'_>, info: &mut DeviceInfo) -> Result<File, Refusal> {
+        let config = Config::parse(open.config())?;
+        let notifier = open.notifier();
+        let image = Image::open(&config, info.size(), open.is_take_over())?;
+        let room = image.size()?;
+        if room < info.size() {
+            if image.is_regular() && !config.read_only {
+                image.extend(info.size())?;
+                log::info(Some(&notifier), format!("{} was extended from {room} to {} bytes", config.path, info.size()));
+            } else {
+                let usable = room - room % u64::from(info.block_size());
+                log::warn(Some(&notifier), format!("{} has {room} bytes of {}: serving {usable}", config.path, info.size()));
+                info.0.size = usable;
+            }
+        }
+        image.describe(&config, info);
+        Ok(File { image, config: Mutex::new(config), notifier })
+    }
+}
+
+impl Device for File {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        let fd = self.image.as_fd();
+        for request in batch {
+            let (offset, length) = (request.offset(), request.length());
+            let io = match request.operation() {
+                Operation::Read => FileIo::read(fd, offset, length),
+                Operation::Write => FileIo::write(fd, offset, length).durable(request.flags().contains(RequestFlags::FUA)),
+                Operation::Flush => FileIo::datasync(fd),
+                Operation::Unmap => FileIo::punch_hole(fd, offset, length),
+                Operation::WriteZeroes if request.flags().contains(RequestFlags::MAY_UNMAP) => {
+                    FileIo::punch_hole(fd, offset, length)
+                }
+                Operation::WriteZeroes if self.image.zeroes_by_punching() => FileIo::punch_hole(fd, offset, length),
+                Operation::WriteZeroes => FileIo::zero_range(fd, offset, length),
+                _ => {
+                    request.complete(Err(Error::UNSUPPORTED));
+                    continue;
+                }
+            };
+            request.io(io);
+        }
+    }
+
+    fn reconfigure(&self, change: Change<'_>, info: &mut DeviceInfo) -> Result<(), Refusal> {
+        match change {
+            Change::Size(bytes) => self.resize(bytes, info),
+            Change::WriteCache(on) => {
+                if !on {
+                    self.image.sync()?;
+                }
+                info.set_flags(DeviceFlags::WRITE_CACHE, on);
+                Ok(())
+            }
+            Change::Config(text) => {
+                let new = Config::parse(text)?;
+                let mut config = self.config();
+                if new != *config {
+                    return Err(Refusal::unsupported(format!(
+                        "the device is {:?}; another path or other options need a new device",
+                        config.path
+                    )));
+                }
+                *config = new;
+                Ok(())
+            }
+            _ => Err(Refusal::unsupported("only size, write cache and config string can be changed")),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let config = self.config();
+        format!("path={}\nread_only={}\n", config.path, config.read_only)
+    }
+}
+
+impl File {
+    fn config(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grows the file with the device; a device that shrinks leaves the file as it is.
+    fn resize(&self, bytes: u64, info: &mut DeviceInfo) -> Result<(), Refusal> {
+        let room = self.image.size()?;
+        if room < bytes {
+            let config = self.config();
+            if !self.image.is_regular() || config.read_only {
+                return Err(Refusal::invalid(format!("{} has only {room} bytes", config.path)));
+            }
+            self.image.extend(bytes)?;
+            log::info(Some(&self.notifier), format!("{} was extended from {room} to {bytes} bytes", config.path));
+        }
+        info.0.size = bytes;
+        Ok(())
+    }
+}
+
+tcmu_handler_api::export_handler!(File);

@@ -1,0 +1,169 @@
+//! The file behind a device.
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fallocate, flock, seek},
+    io::Errno,
+};
+use tcmu_handler_api::plugin::{DeviceFlags, DeviceInfo, Operations, Refusal};
+
+use crate::config::Config;
+
+/// How long a predecessor that is going away may keep its lock.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// An open image or block device, locked against others.
+#[derive(Debug)]
+pub(crate) struct Image {
+    file: fs::File,
+    path: PathBuf,
+    regular: bool,
+    punches: bool,
+    zeroes: bool,
+}
+
+impl Image {
+    /// Opens the file, creates it with `size` bytes if it is missing and may be, and locks it.
+    pub(crate) fn open(config: &Config, size: u64, take_over: bool) -> Result<Image, Refusal> {
+        let path = Path::new(&config.path);
+        let refuse = |error: &io::Error| Refusal::io(format!("cannot open {}", config.path), error);
+        let mut options = fs::File::options();
+        options.read(true).write(!config.read_only).mode(0o600);
+        // A FIFO would block; directories and sockets fail by themselves.
+        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let (file, created) = match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && config.create && !config.read_only => {
+                (options.create_new(true).open(path).map_err(|error| refuse(&error))?, true)
+            }
+            other => (other.map_err(|error| refuse(&error))?, false),
+        };
+        let kind = file.metadata().map_err(|error| refuse(&error))?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(Refusal::invalid(format!("{} is neither a file nor a block device", config.path)));
+        }
+        let mut image = Image { file, path: path.to_owned(), regular: kind.is_file(), punches: false, zeroes: false };
+        image.lock(config.read_only, take_over)?;
+        if created && let Err(refusal) = image.extend(size) {
+            let _ = fs::remove_file(path);
+            return Err(refusal);
+        }
+        if !config.read_only {
+            image.probe();
+        }
+        Ok(image)
+    }
+
+    /// One writer, or many readers. The lock ends with the process that has it.
+    fn lock(&self, shared: bool, take_over: bool) -> Result<(), Refusal> {
+        let operation = if shared { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
+        let end = Instant::now() + if take_over { HAND_OVER } else { Duration::ZERO };
+        loop {
+            match flock(&self.file, operation) {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK) if Instant::now() < end => thread::sleep(Duration::from_millis(10)),
+                Err(Errno::WOULDBLOCK) => {
+                    let path = self.path.display();
+                    return Err(Refusal::new(
+                        Errno::BUSY.raw_os_error(),
+                        format!("{path} is in use by another device or process"),
+                    ));
+                }
+                Err(error) => return Err(self.refuse("lock", error)),
+            }
+        }
+    }
+
+    /// Finds out what can be done about holes, on a byte range that is not used: past the end of the data.
+    fn probe(&mut self) {
+        if !self.regular {
+            // The kernel zeroes the range of a block device one way or another (blkdev_fallocate).
+            (self.punches, self.zeroes) = (true, true);
+            return;
+        }
+        let Ok(end) = self.size() else { return };
+        let past = end.next_multiple_of(1 << 20) + (1 << 20);
+        self.punches = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, past, 4096).is_ok();
+        // Zeroing past the end would allocate there: an empty range says as much.
+        let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        self.zeroes = !matches!(fallocate(&self.file, zero, past, 0), Err(Errno::OPNOTSUPP));
+        if self.zeroes {
+            self.zeroes = fallocate(&self.file, zero, past, 4096).is_ok();
+            let _ = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, past, 4096);
+        }
+    }
+
+    pub(crate) fn is_regular(&self) -> bool {
+        self.regular
+    }
+
+    pub(crate) fn zeroes_by_punching(&self) -> bool {
+        !self.zeroes
+    }
+
+    /// Bytes in it. Of a block device: its end.
+    pub(crate) fn size(&self) -> Result<u64, Refusal> {
+        if self.regular {
+            return Ok(self.file.metadata().map_err(|error| self.refuse("stat", error))?.len());
+        }
+        seek(&self.file, SeekFrom::End(0)).map_err(|error| self.refuse("find the end of", error))
+    }
+
+    /// Makes a regular file longer, with holes.
+    pub(crate) fn extend(&self, bytes: u64) -> Result<(), Refusal> {
+        self.file.set_len(bytes).map_err(|error| self.refuse("extend", error))
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Refusal> {
+        self.file.sync_data().map_err(|error| self.refuse("flush", error))
+    }
+
+    /// Says what the file can do.
+    pub(crate) fn describe(&self, config: &Config, info: &mut DeviceInfo) {
+        info.supports(Operations::FLUSH).set_flags(DeviceFlags::WRITE_CACHE | DeviceFlags::FUA, true);
+        info.set_flags(DeviceFlags::READ_ONLY, config.read_only);
+        if self.punches {
+            info.supports(Operations::UNMAP | Operations::WRITE_ZEROES);
+            info.set_flags(DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
+        } else if self.zeroes {
+            info.supports(Operations::WRITE_ZEROES);
+        }
+        let Ok(metadata) = self.file.metadata() else { return };
+        let preferred = u32::try_from(metadata.blksize()).ok().filter(|size| size.is_power_of_two());
+        if let Some(size) = preferred.filter(|size| (info.block_size()..=1 << 20).contains(size)) {
+            info.0.physical_block_size = size;
+            info.0.unmap_granularity = size;
+        }
+        info.0.rotation_rate = self.rotation_rate(&metadata);
+    }
+
+    /// 1 (not rotating), or 0 (not reported) if the disk below says that it rotates.
+    fn rotation_rate(&self, metadata: &fs::Metadata) -> u32 {
+        let device = if self.regular { metadata.dev() } else { metadata.rdev() };
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let block = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
+        let rotates = ["queue/rotational", "../queue/rotational"]
+            .iter()
+            .find_map(|file| fs::read_to_string(block.join(file)).ok())
+            .is_some_and(|text| text.trim() == "1");
+        u32::from(!rotates)
+    }
+
+    fn refuse(&self, what: &str, error: impl Into<io::Error>) -> Refusal {
+        Refusal::io(format!("cannot {what} {}", self.path.display()), &error.into())
+    }
+}
+
+impl AsFd for Image {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,195 @@
+//! `tcmuctl`: looks after the daemon, and tests handlers.
+mod table;
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+use tcmu_handler_api::{
+    bench::{self, Options},
+    host::{Plugin, blocking_services},
+};
+use tcmu_runnerd::dbus::control::ControlProxy;
+use zbus::OwnedVariant;
+
+/// Looks after tcmu-runnerd, and tests handlers.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Print JSON, for programs.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Whether the daemon runs, and how much it has to do.
+    Status,
+    /// The handlers and their plugins.
+    Handlers,
+    /// The devices and what was done for them.
+    Devices,
+    /// Log more or less: error, warn, info, debug, trace, or a filter.
+    LogLevel {
+        /// The level.
+        level: String,
+    },
+    /// About handlers.
+    #[command(subcommand)]
+    Handler(HandlerSub),
+}
+
+#[derive(Subcommand)]
+enum HandlerSub {
+    /// Tests a plugin against a model, without a kernel or root. Exit status: 0 all passed, 1 some failed, 2 it can't be tested.
+    Test {
+        /// The plugin.
+        plugin: PathBuf,
+        /// The config string behind `<subtype>/`.
+        #[arg(long, default_value = "")]
+        config: String,
+        /// Bytes of the device to test with.
+        #[arg(long, default_value_t = 16 << 20)]
+        size: u64,
+        /// Logical block size in bytes.
+        #[arg(long, default_value_t = 512)]
+        block_size: u32,
+        /// Seed of the random numbers, to repeat a run.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    let outcome = match arguments.command {
+        Sub::Handler(HandlerSub::Test { plugin, config, size, block_size, seed }) => {
+            return test_handler(&plugin, &config, size, block_size, seed, json);
+        }
+        Sub::Status => status(json),
+        Sub::Handlers => list(json, &["subtype", "version", "state", "pid", "restarts", "plugin"], Of::Handlers),
+        Sub::Devices => list(
+            json,
+            &["device", "handler", "size", "state", "reads", "writes", "bytes_read", "bytes_written", "errors", "config"],
+            Of::Devices,
+        ),
+        Sub::LogLevel { level } => set_log_level(&level),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tcmuctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Dictionary = BTreeMap<String, Value>;
+
+enum Of {
+    Handlers,
+    Devices,
+}
+
+/// Talks to the daemon.
+fn with_daemon<T>(ask: impl AsyncFnOnce(&ControlProxy<'_>) -> zbus::Result<T>) -> anyhow::Result<T> {
+    zbus::block_on(async {
+        let connection = zbus::Connection::system()
+            .await
+            .context("no D-Bus system bus; is dbus running? (the daemon serves devices without it, but cannot be asked)")?;
+        let proxy = ControlProxy::new(&connection).await?;
+        ask(&proxy).await.map_err(|error| {
+            let text = error.to_string();
+            let hint = if text.contains("ServiceUnknown") || text.contains("NameHasNoOwner") || text.contains("not provided") {
+                "tcmu-runnerd is not running (systemctl start tcmu-runnerd)"
+            } else if text.contains("AccessDenied") {
+                "only root may talk to tcmu-runnerd"
+            } else {
+                "the daemon did not answer"
+            };
+            anyhow::Error::from(error).context(hint)
+        })
+    })
+}
+
+fn plain(rows: Vec<std::collections::HashMap<String, OwnedVariant>>) -> Vec<Dictionary> {
+    let value = |variant: OwnedVariant| {
+        if let Ok(text) = <&str>::try_from(&*variant) {
+            Value::from(text)
+        } else if let Ok(number) = u64::try_from(&*variant) {
+            Value::from(number)
+        } else if let Ok(flag) = bool::try_from(&*variant) {
+            Value::from(flag)
+        } else {
+            Value::Null
+        }
+    };
+    rows.into_iter().map(|row| row.into_iter().map(|(name, field)| (name, value(field))).collect()).collect()
+}
+
+fn rows(of: &Of) -> anyhow::Result<Vec<Dictionary>> {
+    with_daemon(async |daemon| match of {
+        Of::Handlers => daemon.list_handlers().await,
+        Of::Devices => daemon.list_devices().await,
+    })
+    .map(plain)
+}
+
+fn list(json: bool, columns: &[&str], of: Of) -> anyhow::Result<()> {
+    let rows = rows(&of)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+    } else if rows.is_empty() {
+        println!("{}", if matches!(of, Of::Devices) { "no devices" } else { "no handlers" });
+    } else {
+        print!("{}", table::of(&rows, columns));
+    }
+    Ok(())
+}
+
+fn status(json: bool) -> anyhow::Result<()> {
+    let (version, pid) = with_daemon(async |daemon| Ok((daemon.version().await?, daemon.pid().await?)))?;
+    let (handlers, devices) = (rows(&Of::Handlers)?, rows(&Of::Devices)?);
+    let is = |row: &Dictionary, state: &str| row.get("state").and_then(Value::as_str) == Some(state);
+    let running = handlers.iter().filter(|row| is(row, "running")).count();
+    let serving = devices.iter().filter(|row| is(row, "serving")).count();
+    if json {
+        let status = serde_json::json!({
+            "version": version, "pid": pid,
+            "handlers": handlers.len(), "handlers_running": running,
+            "devices": devices.len(), "devices_serving": serving,
+        });
+        println!("{status:#}");
+    } else {
+        println!("tcmu-runnerd {version}, pid {pid}");
+        println!("handlers: {running} running of {}", handlers.len());
+        println!("devices:  {serving} serving of {}", devices.len());
+    }
+    Ok(())
+}
+
+fn set_log_level(level: &str) -> anyhow::Result<()> {
+    with_daemon(async |daemon| daemon.set_log_level(level).await)
+}
+
+fn test_handler(plugin: &std::path::Path, config: &str, size: u64, block_size: u32, seed: Option<u64>, json: bool) -> ExitCode {
+    let plugin = match Plugin::load(plugin, blocking_services()) {
+        Ok(plugin) => plugin,
+        Err(error) => {
+            eprintln!("tcmuctl: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let options = Options { size, block_size, seed: seed.unwrap_or(Options::default().seed), ..Options::default() };
+    let report = bench::conformance(&plugin, config, &options);
+    if json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{report}");
+    }
+    ExitCode::from(report.exit_status())
+}

@@ -1,0 +1,184 @@
+//! `tcmu.toml`.
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+/// Where the config file is if the command line doesn't say.
+pub const DEFAULT_PATH: &str = "/etc/tcmu/tcmu.toml";
+
+/// The daemon's configuration. Every option is documented in `tcmu.toml.example`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter like `info,tcmu=debug`.
+    pub log_level: String,
+    /// Directories with plugins.
+    pub handler_path: Vec<PathBuf>,
+    /// Subtypes of handlers that are not loaded.
+    pub disabled_handlers: Vec<String>,
+    /// Subtypes that another program on this machine serves: their events are left to it.
+    pub foreign_subtypes: Vec<String>,
+    /// Threads that serve rings, for each handler; 0: one for each core, at most 4.
+    pub reactors: usize,
+    /// Threads for handlers that block and for file I/O, for each handler; 0: four for each core, at most 32.
+    pub workers: usize,
+    /// How long a handler may take to open a device before the tool that enables it gets `ETIMEDOUT`.
+    pub open_timeout_seconds: u64,
+    /// How long a handler may take to judge a config string.
+    pub check_timeout_seconds: u64,
+    /// How long commands in flight may take when a device is removed or the daemon stops.
+    pub drain_timeout_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            log_level: "info".into(),
+            handler_path: vec!["/usr/lib/tcmu-runnerd".into(), "/usr/local/lib/tcmu-runnerd".into()],
+            disabled_handlers: Vec::new(),
+            foreign_subtypes: Vec::new(),
+            reactors: 0,
+            workers: 0,
+            open_timeout_seconds: 20,
+            check_timeout_seconds: 10,
+            drain_timeout_seconds: 20,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// It isn't right.
+    #[error("{}:{line}: {reason}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads a file; without one named, the default one if it is there.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        match fs::read_to_string(file) {
+            Ok(text) => Config::parse(&text, file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Config::default()),
+            Err(error) => Err(ConfigError::Read { path: file.to_owned(), error }),
+        }
+    }
+
+    /// Parses the text of a config file.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let wrong = |line: usize, reason: String| ConfigError::Wrong { path: path.to_owned(), line, reason };
+        let config: Config = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let source = text.lines().nth(line - 1).unwrap_or_default().trim();
+            let unquoted = source
+                .split_once('=')
+                .is_some_and(|(_, value)| value.trim().starts_with(|c: char| c == '/' || c.is_ascii_alphabetic()));
+            let hint = if unquoted && !error.message().contains("unknown field") { " (text needs quotes)" } else { "" };
+            wrong(line, format!("{}{hint}", error.message().replace('\n', " ")))
+        })?;
+        let line_of = |key: &str| text.lines().position(|line| line.trim_start().starts_with(key)).map_or(1, |n| n + 1);
+        if let Err(error) = config.log_level.parse::<tracing_subscriber::filter::Targets>() {
+            let line = line_of("log_level");
+            return Err(wrong(
+                line,
+                format!("log_level = {:?}: {error}; error, warn, info, debug or trace is needed", config.log_level),
+            ));
+        }
+        for (key, value) in [
+            ("open_timeout_seconds", config.open_timeout_seconds),
+            ("check_timeout_seconds", config.check_timeout_seconds),
+            ("drain_timeout_seconds", config.drain_timeout_seconds),
+        ] {
+            if !(1..=3600).contains(&value) {
+                return Err(wrong(line_of(key), format!("{key} = {value}: 1 to 3600 is needed")));
+            }
+        }
+        for (key, value) in [("reactors", config.reactors), ("workers", config.workers)] {
+            if value > 1024 {
+                return Err(wrong(line_of(key), format!("{key} = {value}: 0 to 1024 is needed")));
+            }
+        }
+        Ok(config)
+    }
+
+    /// See [`Config::open_timeout_seconds`].
+    pub fn open_timeout(&self) -> Duration {
+        Duration::from_secs(self.open_timeout_seconds)
+    }
+
+    /// See [`Config::check_timeout_seconds`].
+    pub fn check_timeout(&self) -> Duration {
+        Duration::from_secs(self.check_timeout_seconds)
+    }
+
+    /// See [`Config::drain_timeout_seconds`].
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_secs(self.drain_timeout_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../tcmu.toml.example");
+
+    fn error(text: &str) -> String {
+        Config::parse(text, Path::new("tcmu.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_shows_every_option_with_its_default() {
+        assert_eq!(Config::parse(EXAMPLE, Path::new("example")).unwrap(), Config::default(), "as it is");
+        let options: Vec<&str> = EXAMPLE
+            .lines()
+            .filter_map(|line| line.strip_prefix('#'))
+            .filter(|l| l.contains(" = ") && !l.starts_with(' '))
+            .collect();
+        let uncommented = options.join("\n");
+        assert_eq!(Config::parse(&uncommented, Path::new("example")).unwrap(), Config::default(), "{uncommented}");
+        let fields = format!("{:?}", Config::default());
+        for field in
+            fields.trim_start_matches("Config {").split(", ").filter_map(|f| f.split_once(": ")).map(|(name, _)| name.trim())
+        {
+            assert!(options.iter().any(|line| line.starts_with(&format!("{field} = "))), "{field} is not in the example");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        assert!(
+            error("\nlog_levle = \"info\"").starts_with("tcmu.toml:2: unknown field `log_levle`, expected one of `log_level`")
+        );
+        assert_eq!(error("log_level = \"loud\"").split(';').next_back(), Some(" error, warn, info, debug or trace is needed"));
+        assert!(error("workers = 4\nlog_level = info").contains("tcmu.toml:2:"));
+        assert!(error("log_level = info").ends_with("(text needs quotes)"));
+        assert!(error("workers = \"many\"").contains("invalid type: string"));
+        assert_eq!(error("open_timeout_seconds = 0"), "tcmu.toml:1: open_timeout_seconds = 0: 1 to 3600 is needed");
+    }
+
+    #[test]
+    fn a_missing_file_matters_only_if_it_was_named() {
+        assert!(Config::load(Some(Path::new("/nonexistent/tcmu.toml"))).is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! Our own interface, for `tcmuctl` and other programs that look after the daemon. It is not below the object manager.
+use std::collections::HashMap;
+
+use zbus::{Connection, OwnedVariant, Variant, interface, proxy};
+
+use super::{Field, Question, Row, Supervisor};
+
+/// Where it is.
+pub const PATH: &str = "/org/tcmu_runnerd/Control1";
+/// Its name; a change that old clients could not live with gets a new one.
+pub const INTERFACE: &str = "org.tcmu_runnerd.Control1";
+
+pub(super) async fn serve(connection: &Connection, supervisor: &Supervisor) -> zbus::Result<()> {
+    connection.object_server().at(PATH, Control(supervisor.clone())).await?;
+    Ok(())
+}
+
+struct Control(Supervisor);
+
+fn dictionaries(rows: Vec<Row>) -> Vec<HashMap<String, OwnedVariant>> {
+    let value = |field| match field {
+        Field::Text(text) => Variant::from(text).try_to_owned().ok(),
+        Field::Number(number) => Some(OwnedVariant::from(number)),
+        Field::Flag(flag) => Some(OwnedVariant::from(flag)),
+    };
+    let dictionary = |row: Row| row.into_iter().filter_map(|(name, field)| Some((name, value(field)?))).collect();
+    rows.into_iter().map(dictionary).collect()
+}
+
+#[interface(name = "org.tcmu_runnerd.Control1")]
+impl Control {
+    /// The daemon's version.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> &str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    /// The supervisor's process id.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    /// A dictionary for each plugin.
+    async fn list_handlers(&self) -> zbus::fdo::Result<Vec<HashMap<String, OwnedVariant>>> {
+        self.0.ask(|reply| Question::Handlers { reply }).await.map(dictionaries)
+    }
+
+    /// A dictionary for each device.
+    async fn list_devices(&self) -> zbus::fdo::Result<Vec<HashMap<String, OwnedVariant>>> {
+        self.0.ask(|reply| Question::Devices { reply }).await.map(dictionaries)
+    }
+
+    /// Logs more or less, until the configuration is read again.
+    async fn set_log_level(&self, level: String) -> zbus::fdo::Result<()> {
+        match self.0.ask(|reply| Question::SetLogLevel { level, reply }).await? {
+            (true, _) => Ok(()),
+            (false, reason) => Err(zbus::fdo::Error::InvalidArgs(reason)),
+        }
+    }
+}
+
+/// The client's side.
+#[proxy(
+    interface = "org.tcmu_runnerd.Control1",
+    default_service = "org.kernel.TCMUService1",
+    default_path = "/org/tcmu_runnerd/Control1"
+)]
+pub trait Control {
+    /// The daemon's version.
+    #[zbus(property)]
+    fn version(&self) -> zbus::Result<String>;
+    /// The supervisor's process id.
+    #[zbus(property)]
+    fn pid(&self) -> zbus::Result<u32>;
+    /// A dictionary for each plugin.
+    fn list_handlers(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
+    /// A dictionary for each device.
+    fn list_devices(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
+    /// Logs more or less.
+    fn set_log_level(&self, level: &str) -> zbus::Result<()>;
+}

@@ -1,0 +1,273 @@
+//! The bus. [`service`] is what `targetcli` and other tools know from tcmu-runner, [`control`] is our own; both only translate.
+//!
+//! The connection lives on a thread of its own. When the bus goes away, devices go on, and it is connected to again.
+pub mod control;
+pub mod service;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
+    thread,
+    time::Duration,
+};
+
+use futures_channel::oneshot;
+use zbus::{Connection, connection::Builder, fdo::RequestNameFlags};
+
+use crate::{protocol::HandlerFacts, supervisor::Happening};
+
+/// The name that tools look for.
+pub const BUS_NAME: &str = "org.kernel.TCMUService1";
+
+/// A value in an answer.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Field {
+    Text(String),
+    Number(u64),
+    Flag(bool),
+}
+
+/// A line of an answer: names and values in the order in which people like to see them.
+pub type Row = Vec<(String, Field)>;
+
+/// What the bus asks the supervisor. Each has a way to answer.
+pub enum Question {
+    /// Whether a config string is right.
+    CheckConfig {
+        /// Whose.
+        subtype: String,
+        /// Behind `<subtype>/`.
+        config: String,
+        /// Yes or no, and why.
+        reply: oneshot::Sender<(bool, String)>,
+    },
+    /// What handlers there are.
+    Handlers {
+        /// A row each.
+        reply: oneshot::Sender<Vec<Row>>,
+    },
+    /// What devices there are.
+    Devices {
+        /// A row each.
+        reply: oneshot::Sender<Vec<Row>>,
+    },
+    /// Log more or less.
+    SetLogLevel {
+        /// A level or filter.
+        level: String,
+        /// Whether it is one, else what would be.
+        reply: oneshot::Sender<(bool, String)>,
+    },
+}
+
+impl Question {
+    /// Answers a question that wants yes or no. One who does not wait any more is no error.
+    pub fn answer_check(self, yes: bool, message: String) {
+        if let Question::CheckConfig { reply, .. } | Question::SetLogLevel { reply, .. } = self {
+            let _ = reply.send((yes, message));
+        }
+    }
+
+    /// Answers a question that wants rows.
+    pub fn answer_rows(self, rows: Vec<Row>) {
+        if let Question::Handlers { reply } | Question::Devices { reply } = self {
+            let _ = reply.send(rows);
+        }
+    }
+}
+
+/// Asks the supervisor.
+#[derive(Clone)]
+pub(crate) struct Supervisor(pub(crate) Sender<Happening>);
+
+impl Supervisor {
+    /// Sends a question, and waits for its answer without keeping a thread.
+    pub(crate) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> zbus::fdo::Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || zbus::fdo::Error::Failed("the daemon is stopping".into());
+        self.0.send(Happening::Bus(question(reply))).map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+/// The thread that is connected to the bus.
+pub(crate) struct Bus {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    supervisor: Supervisor,
+    handlers: Mutex<Vec<HandlerFacts>>,
+    connection: Mutex<Option<Connection>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bus {
+    /// Connects and takes the name, so that tools find the handlers. Without a bus it is tried again and again; devices don't need it.
+    pub(crate) fn start(happenings: Sender<Happening>, handlers: Vec<HandlerFacts>) -> Option<Bus> {
+        let shared =
+            Arc::new(Shared { supervisor: Supervisor(happenings), handlers: Mutex::new(handlers), connection: Mutex::default() });
+        let (bus, (told, first)) = (shared.clone(), std::sync::mpsc::channel::<()>());
+        let work = move || {
+            let mut told = Some(told);
+            let mut delay = Duration::from_secs(1);
+            loop {
+                match zbus::block_on(connect(&bus, Builder::system())) {
+                    Ok(connection) => {
+                        *lock(&bus.connection) = Some(connection.clone());
+                        delay = Duration::from_secs(1);
+                        told.take();
+                        zbus::block_on(connection.closed());
+                        *lock(&bus.connection) = None;
+                        tracing::warn!("the bus is gone; connecting again");
+                    }
+                    Err(error) => {
+                        tracing::warn!("D-Bus: {error}; trying again in {} s (devices are served all the same)", delay.as_secs());
+                    }
+                }
+                told.take();
+                thread::sleep(delay);
+                delay = (delay * 2).min(Duration::from_secs(60));
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("dbus".into()).spawn(work) {
+            tracing::error!(%error, "no thread for D-Bus");
+            return None;
+        }
+        // The bus answers before any device is opened; but a bus that isn't there keeps nobody waiting.
+        let _ = first.recv_timeout(Duration::from_secs(5));
+        Some(Bus { shared })
+    }
+
+    /// A handler that is there from now on.
+    pub(crate) fn add_handler(&self, facts: HandlerFacts) {
+        let mut handlers = lock(&self.shared.handlers);
+        if handlers.iter().any(|other| other.subtype == facts.subtype) {
+            return;
+        }
+        handlers.push(facts.clone());
+        drop(handlers);
+        let (shared, connection) = (self.shared.clone(), lock(&self.shared.connection).clone());
+        if let Some(connection) = connection {
+            let add = move || {
+                if let Err(error) = zbus::block_on(service::add_handler(&connection, &shared.supervisor, &facts, true)) {
+                    tracing::warn!("D-Bus: {error}");
+                }
+            };
+            let _ = thread::Builder::new().name("dbus-add".into()).spawn(add);
+        }
+    }
+}
+
+/// Connects: objects first, the name last.
+async fn connect(shared: &Shared, builder: Builder<'_>) -> zbus::Result<Connection> {
+    let handlers = lock(&shared.handlers).clone();
+    let connection = builder.build().await?;
+    service::serve(&connection, &shared.supervisor, &handlers).await?;
+    control::serve(&connection, &shared.supervisor).await?;
+    // Neither taken from another daemon nor given to one.
+    connection.request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn facts(subtype: &str) -> HandlerFacts {
+        HandlerFacts {
+            subtype: subtype.into(),
+            name: "n".into(),
+            version: "1".into(),
+            config_desc: format!("{subtype}/<path>"),
+            abi: 1,
+            io_flusher: true,
+        }
+    }
+
+    /// Both ends of a connection without a bus, and a supervisor that knows one right config string.
+    fn connected() -> (Connection, Connection) {
+        let (happenings, happened) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            while let Ok(Happening::Bus(question)) = happened.recv() {
+                match &question {
+                    Question::CheckConfig { config, .. } if config == "/right" => question.answer_check(true, "success".into()),
+                    Question::CheckConfig { .. } | Question::SetLogLevel { .. } => {
+                        question.answer_check(false, "the path is wrong".into());
+                    }
+                    Question::Handlers { .. } | Question::Devices { .. } => {
+                        question.answer_rows(vec![vec![
+                            ("size".into(), Field::Number(5)),
+                            ("device".into(), Field::Text("d".into())),
+                        ]]);
+                    }
+                }
+            }
+        });
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let guid = zbus::Guid::generate();
+        let server = thread::spawn(move || {
+            zbus::block_on(async {
+                let connection = Builder::unix_stream(ours).server(guid).p2p().build().await.unwrap();
+                let supervisor = Supervisor(happenings);
+                service::serve(&connection, &supervisor, &[facts("file"), facts("alloc")]).await.unwrap();
+                control::serve(&connection, &supervisor).await.unwrap();
+                connection
+            })
+        });
+        let client = zbus::block_on(Builder::unix_stream(theirs).p2p().build()).unwrap();
+        (server.join().unwrap(), client)
+    }
+
+    fn call<R>(
+        client: &Connection,
+        path: &str,
+        interface: &str,
+        method: &str,
+        body: &(impl serde::Serialize + zbus::zvariant::DynamicType),
+    ) -> zbus::Result<R>
+    where
+        R: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
+    {
+        let reply = zbus::block_on(client.call_method(None::<&str>, path, Some(interface), method, body))?;
+        reply.body().deserialize()
+    }
+
+    #[test]
+    fn only_handlers_are_managed_objects() {
+        let (_server, client) = connected();
+        let objects: service::Objects =
+            call(&client, "/org/kernel/TCMUService1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &()).unwrap();
+        let mut paths: Vec<_> = objects.keys().map(ToString::to_string).collect();
+        paths.sort();
+        assert_eq!(paths, ["/org/kernel/TCMUService1/alloc", "/org/kernel/TCMUService1/file"]);
+        let file = objects.iter().find(|(path, _)| path.as_str().ends_with("file")).unwrap().1;
+        assert_eq!(file["org.kernel.TCMUService1"]["ConfigDesc"], zbus::Variant::from("file/<path>").try_to_owned().unwrap());
+    }
+
+    #[test]
+    fn config_strings_are_checked_by_the_handler_they_name() {
+        let (_server, client) = connected();
+        let check = |config: &str| -> (bool, String) {
+            call(&client, "/org/kernel/TCMUService1/file", "org.kernel.TCMUService1", "CheckConfig", &(config,)).unwrap()
+        };
+        assert_eq!(check("file//right"), (true, "success".into()));
+        assert_eq!(check("file//wrong"), (false, "the path is wrong".into()));
+        assert!(!check("alloc/x").0, "another handler's string");
+        assert!(!check("").0);
+    }
+
+    #[test]
+    fn the_control_interface_tells_rows() {
+        let (_server, client) = connected();
+        let rows: Vec<std::collections::HashMap<String, zbus::OwnedVariant>> =
+            call(&client, control::PATH, control::INTERFACE, "ListDevices", &()).unwrap();
+        assert_eq!(rows[0]["size"], zbus::OwnedVariant::from(5u64));
+        assert!(call::<()>(&client, control::PATH, control::INTERFACE, "SetLogLevel", &("x",)).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! `org.kernel.TCMUService1`, as tcmu-runner's users know it: an object for each handler, and an object manager that lists them and
+//! nothing else, since `targetcli` makes a backstore of everything that is listed.
+use std::collections::HashMap;
+
+use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, Variant, interface, object_server::SignalEmitter};
+
+use super::{Question, Supervisor};
+use crate::protocol::HandlerFacts;
+
+/// Where the handlers are.
+const ROOT: &str = "/org/kernel/TCMUService1";
+/// The handlers' interface.
+const INTERFACE: &str = "org.kernel.TCMUService1";
+
+/// Interfaces and properties of an object.
+type Interfaces = HashMap<String, HashMap<String, OwnedVariant>>;
+/// What `GetManagedObjects` returns.
+pub type Objects = HashMap<OwnedObjectPath, Interfaces>;
+
+/// Makes the objects.
+pub(super) async fn serve(connection: &Connection, supervisor: &Supervisor, handlers: &[HandlerFacts]) -> zbus::Result<()> {
+    connection.object_server().at(ROOT, Manager { handlers: Vec::new() }).await?;
+    for facts in handlers {
+        add_handler(connection, supervisor, facts, false).await?;
+    }
+    Ok(())
+}
+
+/// Adds an object for a handler; `announce` tells those who listen.
+pub(super) async fn add_handler(
+    connection: &Connection,
+    supervisor: &Supervisor,
+    facts: &HandlerFacts,
+    announce: bool,
+) -> zbus::Result<()> {
+    let path = OwnedObjectPath::try_from(format!("{ROOT}/{}", facts.subtype))?;
+    let handler =
+        Handler { subtype: facts.subtype.clone(), config_desc: facts.config_desc.clone(), supervisor: supervisor.clone() };
+    connection.object_server().at(&path, handler).await?;
+    let manager = connection.object_server().interface::<_, Manager>(ROOT).await?;
+    let interfaces = properties(&facts.config_desc);
+    manager.get_mut().await.handlers.push((path.clone(), facts.config_desc.clone()));
+    if announce {
+        Manager::interfaces_added(manager.signal_emitter(), path.into(), interfaces).await?;
+    }
+    Ok(())
+}
+
+fn properties(config_desc: &str) -> Interfaces {
+    let value = Variant::from(config_desc.to_owned()).try_to_owned();
+    let properties = value.map(|value| HashMap::from([("ConfigDesc".to_owned(), value)])).unwrap_or_default();
+    HashMap::from([(INTERFACE.to_owned(), properties)])
+}
+
+struct Manager {
+    handlers: Vec<(OwnedObjectPath, String)>,
+}
+
+#[interface(name = "org.freedesktop.DBus.ObjectManager")]
+impl Manager {
+    /// All handlers.
+    fn get_managed_objects(&self) -> Objects {
+        self.handlers.iter().map(|(path, config_desc)| (path.clone(), properties(config_desc))).collect()
+    }
+
+    /// A handler appeared.
+    #[zbus(signal)]
+    async fn interfaces_added(
+        emitter: &SignalEmitter<'_>,
+        object_path: ObjectPath<'_>,
+        interfaces_and_properties: Interfaces,
+    ) -> zbus::Result<()>;
+
+    /// A handler went away.
+    #[zbus(signal)]
+    async fn interfaces_removed(
+        emitter: &SignalEmitter<'_>,
+        object_path: ObjectPath<'_>,
+        interfaces: Vec<String>,
+    ) -> zbus::Result<()>;
+}
+
+struct Handler {
+    subtype: String,
+    config_desc: String,
+    supervisor: Supervisor,
+}
+
+#[interface(name = "org.kernel.TCMUService1")]
+impl Handler {
+    /// What config strings look like.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn config_desc(&self) -> &str {
+        &self.config_desc
+    }
+
+    /// Judges a config string, `<subtype>/` included.
+    #[zbus(out_args("check", "reason"))]
+    async fn check_config(&self, cfgstring: &str) -> zbus::fdo::Result<(bool, String)> {
+        let Some(config) = cfgstring.strip_prefix(&self.subtype).and_then(|rest| rest.strip_prefix('/')) else {
+            return Ok((false, format!("{cfgstring:?} does not begin with {}/", self.subtype)));
+        };
+        let (subtype, config) = (self.subtype.clone(), config.to_owned());
+        self.supervisor.ask(|reply| Question::CheckConfig { subtype, config, reply }).await
+    }
+}

@@ -1,0 +1,20 @@
+//! The userspace side of Linux's TCMU.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | `tcmu.toml` |
+//! | [`logging`] | where log lines go, and which |
+//! | [`plugins`] | finding plugins, and judging whether to trust their files |
+//! | [`supervisor`] | the daemon: it knows all devices, talks with the kernel, and runs handler hosts |
+//! | [`host`] | a handler host: the process that loads one plugin and serves its devices |
+//! | [`protocol`] | what the two say to each other |
+//! | [`dbus`] | the bus: `org.kernel.TCMUService1` for `targetcli`, and our own control interface |
+//! | [`process`] | what a process is allowed and how it is treated under memory pressure |
+pub mod config;
+pub mod dbus;
+pub mod host;
+pub mod logging;
+pub mod plugins;
+pub mod process;
+pub mod protocol;
+pub mod supervisor;

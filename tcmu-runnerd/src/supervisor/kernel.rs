@@ -1,0 +1,232 @@
+//! The supervisor's side of the kernel: the thread that reads netlink, and what is done to devices in configfs and sysfs. None of it
+//! runs handler code, and none of it runs on the supervisor's own thread.
+use std::{
+    collections::HashMap,
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    process::Command,
+    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
+    thread,
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use tcmu::{
+    BackstoreId, Roots,
+    configfs::{Backstore, BackstoreFacts, NetlinkBlock, ResetRing},
+    identity::{DeviceName, split_config},
+    netlink::{Change, Event, EventKind, Netlink, NetlinkError, Received},
+    uio,
+};
+
+use super::{
+    Happening,
+    machine::{Input, Token},
+};
+use crate::protocol::DeviceChange;
+
+/// How long udev may take to make a device's node.
+const NODE: Duration = Duration::from_secs(5);
+
+/// What was prepared of a device.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) map_size: usize,
+    pub(super) facts: BackstoreFacts,
+}
+
+/// The kernel, as the supervisor sees it.
+pub(super) struct Kernel {
+    netlink: Arc<Netlink>,
+    roots: Roots,
+    owed: Arc<Mutex<HashMap<Token, Event>>>,
+    happenings: Sender<Happening>,
+}
+
+impl Kernel {
+    /// Frees tools that wait for a dead daemon's answers, connects, and starts to read events.
+    pub(super) fn connect(roots: Roots, happenings: Sender<Happening>) -> Result<Kernel, NetlinkError> {
+        load_module(&roots);
+        // Nothing is sent while we subscribe, so nothing is missed.
+        let block = NetlinkBlock::reset(&roots).map_err(|error| tracing::warn!(%error, "cannot reset netlink")).ok();
+        let netlink = Arc::new(Netlink::connect()?);
+        netlink.set_kernel_replies(true)?;
+        drop(block);
+        let kernel = Kernel { netlink, roots, owed: Arc::default(), happenings };
+        kernel.start_reading();
+        Ok(kernel)
+    }
+
+    fn start_reading(&self) {
+        let (netlink, owed, roots, happenings) =
+            (self.netlink.clone(), self.owed.clone(), self.roots.clone(), self.happenings.clone());
+        let read = move || {
+            let mut token = 0;
+            loop {
+                let happening = match netlink.receive() {
+                    Ok(Received::Event(event)) => {
+                        token += 1;
+                        tracing::debug!(?event, "from the kernel");
+                        let Some(input) = input_of(token, &event) else {
+                            tracing::error!(?event, "an event that makes no sense is refused");
+                            if let Err(error) = netlink.answer(&event, -libc::EINVAL) {
+                                tracing::debug!(%error);
+                            }
+                            continue;
+                        };
+                        owed.lock().unwrap_or_else(PoisonError::into_inner).insert(token, event);
+                        Happening::Input(input)
+                    }
+                    Ok(Received::Overrun) => {
+                        tracing::error!("events of the kernel were lost; looking at all devices anew");
+                        // Whoever waits for an answer that can't come any more gets EINTR.
+                        drop(NetlinkBlock::reset(&roots));
+                        owed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                        Happening::Rescan
+                    }
+                    Ok(Received::Nothing) => {
+                        let _ = poll(&mut [PollFd::new(&netlink.as_fd(), PollFlags::IN)], None);
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "netlink");
+                        thread::sleep(Duration::from_secs(1));
+                        Happening::Rescan
+                    }
+                };
+                if happenings.send(happening).is_err() {
+                    return;
+                }
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("netlink".into()).spawn(read) {
+            tracing::error!(%error, "no thread for netlink");
+        }
+    }
+
+    /// Answers an event.
+    pub(super) fn answer(&self, token: Token, status: i32) {
+        let Some(event) = self.owed.lock().unwrap_or_else(PoisonError::into_inner).remove(&token) else { return };
+        // Devices that don't wait (nl_reply_supported=-1) have nothing to be answered.
+        if let Err(error) = self.netlink.answer(&event, status) {
+            tracing::debug!(device = event.device, %error);
+        }
+    }
+
+    /// All devices there are.
+    pub(super) fn present(&self) -> Vec<(u32, DeviceName)> {
+        match uio::list(&self.roots) {
+            Ok(devices) => devices.into_iter().map(|device| (device.minor, device.name)).collect(),
+            Err(error) => {
+                tracing::error!(%error, "cannot list devices");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Prepares a device on a thread of its own; [`Happening::Prepared`] tells when.
+    pub(super) fn prepare(&self, id: &BackstoreId, minor: u32, take_over: bool, open: Option<Prepared>) {
+        let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
+        self.spawn("prepare", move || {
+            let prepared = prepare(&roots, &id, minor, take_over, open);
+            let _ = happenings.send(Happening::Prepared(id, prepared));
+        });
+    }
+
+    /// Blocks a device on a thread of its own; [`Input::Blocked`] tells when.
+    pub(super) fn block(&self, id: &BackstoreId) {
+        let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
+        self.spawn("block", move || {
+            if let Err(error) = Backstore::at(&roots, &id).block(true) {
+                tracing::warn!(device = %id, %error, "cannot be blocked");
+            }
+            let _ = happenings.send(Happening::Input(Input::Blocked { id }));
+        });
+    }
+
+    /// Lets a device go on, on a thread of its own.
+    pub(super) fn unblock(&self, id: &BackstoreId) {
+        let (id, roots) = (id.clone(), self.roots.clone());
+        self.spawn("unblock", move || {
+            if let Err(error) = Backstore::at(&roots, &id).block(false) {
+                tracing::error!(device = %id, %error, "stays blocked");
+            }
+        });
+    }
+
+    /// Tells the kernel to wait for nobody any more: other programs and `rmdir` must not hang on a daemon that isn't there.
+    pub(super) fn stop_replies(&self) {
+        if let Err(error) = self.netlink.set_kernel_replies(false) {
+            tracing::warn!(%error, "the kernel may wait for answers that nobody gives");
+        }
+    }
+
+    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) {
+        if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
+            tracing::error!(%error, "no thread");
+        }
+    }
+}
+
+fn prepare(
+    roots: &Roots,
+    id: &BackstoreId,
+    minor: u32,
+    take_over: bool,
+    open: Option<Prepared>,
+) -> Result<Prepared, (i32, String)> {
+    let backstore = Backstore::at(roots, id);
+    let failed = |error: &dyn std::fmt::Display, errno: Option<i32>| (errno.unwrap_or(libc::EIO), error.to_string());
+    if take_over {
+        // What an earlier process had taken from the ring is given back to the initiators.
+        backstore.block(true).map_err(|error| failed(&error, error.errno()))?;
+        backstore.reset_ring(ResetRing::Requeue).map_err(|error| failed(&error, error.errno()))?;
+    }
+    let facts = backstore.facts().map_err(|error| failed(&error, error.errno()))?;
+    if let Some(open) = open {
+        return Ok(Prepared { facts, ..open });
+    }
+    let device = uio::read(roots, minor).map_err(|error| failed(&error, None))?;
+    let device = device.ok_or_else(|| (libc::ENODEV, format!("uio{minor} is not a TCMU device")))?;
+    if device.name.id != *id {
+        return Err((libc::ENODEV, format!("uio{minor} belongs to {} by now", device.name.id)));
+    }
+    let fd = uio::open(roots, minor, NODE).map_err(|error| failed(&error, None))?;
+    Ok(Prepared { fd: Arc::new(fd), map_size: device.map_size, facts })
+}
+
+fn input_of(token: Token, event: &Event) -> Option<Input> {
+    let name = DeviceName::parse(&event.device)?;
+    Some(match &event.kind {
+        EventKind::Added => Input::Added { token, minor: event.minor, name },
+        EventKind::Removed => Input::Removed { token, id: name.id },
+        EventKind::Reconfigured(change) => {
+            let (change, subtype) = match change {
+                Change::Config(config) => {
+                    let (subtype, config) = split_config(config);
+                    (DeviceChange::Config(config.to_owned()), Some(subtype.to_owned()))
+                }
+                Change::Size(bytes) => (DeviceChange::Size(*bytes), None),
+                Change::WriteCache(on) => (DeviceChange::WriteCache(*on), None),
+            };
+            Input::Reconfigured { token, id: name.id, change, subtype }
+        }
+        EventKind::Malformed => return None,
+    })
+}
+
+/// Loads the kernel module if it isn't there.
+fn load_module(roots: &Roots) {
+    if !roots.sys.join("module/target_core_user").exists() {
+        tracing::info!("loading the kernel module target_core_user");
+        let _ = Command::new("modprobe").arg("target_core_user").status();
+    }
+    if !roots.target.exists() {
+        let config = roots.target.parent().unwrap_or(&roots.target);
+        if config.is_dir() && fs::read_dir(config).is_ok_and(|mut entries| entries.next().is_none()) {
+            let _ = Command::new("mount").args(["-t", "configfs", "none"]).arg(config).status();
+        }
+        let _ = fs::create_dir(&roots.target);
+    }
+}

@@ -1,0 +1,603 @@
+//! The supervisor: it knows all devices, talks with the kernel and the bus, and runs a host process for each handler. It holds no plugin
+//! code and never waits for any.
+mod hosts;
+mod kernel;
+pub mod machine;
+
+use std::{
+    collections::HashMap,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use hosts::{Host, HostKey};
+use kernel::{Kernel, Prepared};
+use machine::{Action, Input, Machine, State};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tcmu::{BackstoreId, Roots};
+
+use crate::{
+    config::Config,
+    dbus::{Bus, Field, Question, Row},
+    logging, plugins,
+    protocol::{Counters, DeviceSpec, FromHost, HandlerFacts, Outcome, ToHost},
+};
+
+/// How long hosts may take to load their plugins before the bus answers without those that didn't.
+const LOAD: Duration = Duration::from_secs(10);
+/// How long hosts may take to tell their counters.
+const COUNT: Duration = Duration::from_secs(2);
+
+/// What wakes the supervisor.
+pub(crate) enum Happening {
+    Input(Input),
+    Prepared(BackstoreId, Result<Prepared, (i32, String)>),
+    Rescan,
+    HostSaid(HostKey, u64, FromHost),
+    HostGone(HostKey, u64),
+    Bus(Question),
+    Signal(i32),
+}
+
+/// Numbers of requests of our own, apart from the machine's.
+const OWN_REQUESTS: u64 = 1 << 63;
+
+enum Waiting {
+    Check(Question),
+    Counters { gather: u64, device: BackstoreId },
+}
+
+/// An answer about all devices that is being put together.
+struct Gathering {
+    question: Question,
+    missing: usize,
+    counters: HashMap<BackstoreId, Counters>,
+    deadline: Instant,
+}
+
+/// How the supervisor is started.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The configuration.
+    pub config: Config,
+    /// Where it was read from, to read it again.
+    pub config_path: Option<PathBuf>,
+    /// The command line's level, which counts more than the file's.
+    pub log_level: Option<String>,
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(start: Start) -> anyhow::Result<()> {
+    let (happenings, happened) = mpsc::channel();
+    let signals = watch_signals(&happenings)?;
+    let mut supervisor = Supervisor::new(start, happenings.clone());
+    supervisor.start_hosts(&happened);
+    supervisor.bus = Bus::start(happenings.clone(), supervisor.handlers());
+    supervisor.kernel = Some(Kernel::connect(Roots::default(), happenings)?);
+    supervisor.rescan();
+    notify("READY=1");
+    tracing::info!("ready");
+    supervisor.serve(&happened);
+    signals.close();
+    Ok(())
+}
+
+struct Supervisor {
+    start: Start,
+    config: Config,
+    happenings: Sender<Happening>,
+    hosts: Vec<Host>,
+    machine: Machine,
+    kernel: Option<Kernel>,
+    bus: Option<Bus>,
+    prepared: HashMap<BackstoreId, Prepared>,
+    waiting: HashMap<u64, (Waiting, Instant)>,
+    gatherings: HashMap<u64, Gathering>,
+    next_request: u64,
+    /// When to stop waiting for devices to be closed.
+    end: Option<Instant>,
+}
+
+impl Supervisor {
+    fn new(start: Start, happenings: Sender<Happening>) -> Supervisor {
+        let config = start.config.clone();
+        let machine = Machine::new(config.open_timeout(), config.foreign_subtypes.iter().cloned());
+        Supervisor {
+            start,
+            config,
+            happenings,
+            hosts: Vec::new(),
+            machine,
+            kernel: None,
+            bus: None,
+            prepared: HashMap::new(),
+            waiting: HashMap::new(),
+            gatherings: HashMap::new(),
+            next_request: OWN_REQUESTS,
+            end: None,
+        }
+    }
+
+    /// Starts a host for each plugin and waits until each has said whether it could load it.
+    fn start_hosts(&mut self, happened: &Receiver<Happening>) {
+        let found = plugins::find(&self.config.handler_path);
+        if found.is_empty() {
+            tracing::warn!(path = ?self.config.handler_path, "there are no plugins in the handler path");
+        }
+        for plugin in found {
+            if let Err(distrust) = plugins::check(&plugin) {
+                tracing::error!("plugin refused: {distrust}");
+                continue;
+            }
+            let mut host = Host::new(plugin);
+            match host.start(self.hosts.len(), &self.config, &self.happenings) {
+                Ok(()) => self.hosts.push(host),
+                Err(error) => tracing::error!(plugin = %host.plugin.display(), %error, "its host cannot be started"),
+            }
+        }
+        let end = Instant::now() + LOAD;
+        while self.hosts.iter().any(|host| host.facts.is_none() && host.unloadable.is_none()) {
+            let left = end.saturating_duration_since(Instant::now());
+            match happened.recv_timeout(left) {
+                Ok(happening) => self.happened(happening),
+                Err(_) => {
+                    for host in self.hosts.iter().filter(|host| host.facts.is_none() && host.unloadable.is_none()) {
+                        tracing::error!(plugin = %host.plugin.display(), "did not load within {} s; going on without it", LOAD.as_secs());
+                    }
+                    break;
+                }
+            }
+            self.restart_hosts();
+        }
+    }
+
+    fn handlers(&self) -> Vec<HandlerFacts> {
+        self.hosts.iter().filter_map(|host| host.facts.clone()).collect()
+    }
+
+    fn serve(&mut self, happened: &Receiver<Happening>) {
+        loop {
+            let next = self.next_deadline();
+            let happening = match next {
+                None => happened.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => happened.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match happening {
+                Ok(happening) => self.happened(happening),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            self.time_passes();
+            if let Some(end) = self.end
+                && (self.machine.is_quiet() || Instant::now() >= end)
+            {
+                return self.finish();
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let hosts = self.hosts.iter().filter_map(Host::restart_at);
+        let waiting = self.waiting.values().map(|(_, deadline)| *deadline);
+        let gatherings = self.gatherings.values().map(|gathering| gathering.deadline);
+        hosts.chain(waiting).chain(gatherings).chain(self.machine.next_tick()).chain(self.end).min()
+    }
+
+    fn time_passes(&mut self) {
+        let now = Instant::now();
+        self.restart_hosts();
+        if self.machine.next_tick().is_some_and(|at| at <= now) {
+            self.input(Input::Tick);
+        }
+        let late: Vec<u64> = self.waiting.iter().filter(|(_, (_, at))| *at <= now).map(|(request, _)| *request).collect();
+        for request in late {
+            if let Some((Waiting::Check(question), _)) = self.waiting.remove(&request) {
+                let seconds = self.config.check_timeout_seconds;
+                question.answer_check(false, format!("the handler did not answer within {seconds} s"));
+            }
+        }
+        let late: Vec<u64> = self.gatherings.iter().filter(|(_, g)| g.deadline <= now).map(|(key, _)| *key).collect();
+        for key in late {
+            self.gathered(key);
+        }
+    }
+
+    fn restart_hosts(&mut self) {
+        let now = Instant::now();
+        for key in 0..self.hosts.len() {
+            if self.end.is_none() && self.hosts[key].restart_at().is_some_and(|at| at <= now) {
+                let (config, happenings) = (&self.config, &self.happenings);
+                if let Err(error) = self.hosts[key].start(key, config, happenings) {
+                    tracing::error!(%error, "a handler host cannot be started");
+                    self.hosts[key].buried();
+                }
+            }
+        }
+    }
+
+    fn happened(&mut self, happening: Happening) {
+        match happening {
+            Happening::Input(input) => self.input(input),
+            Happening::Prepared(id, outcome) => {
+                let outcome = outcome.map(|prepared| {
+                    self.prepared.insert(id.clone(), prepared);
+                });
+                self.input(Input::Prepared { id, outcome });
+            }
+            Happening::Rescan => self.rescan(),
+            Happening::HostSaid(key, generation, message) => {
+                if self.hosts.get(key).is_some_and(|host| host.is_current(generation)) {
+                    self.host_said(key, message);
+                }
+            }
+            Happening::HostGone(key, generation) => {
+                if self.hosts.get(key).is_some_and(|host| host.is_current(generation)) {
+                    self.host_gone(key);
+                }
+            }
+            Happening::Bus(question) => self.asked(question),
+            Happening::Signal(SIGHUP) => self.reload(),
+            Happening::Signal(signal) => self.stop(signal),
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        for action in self.machine.handle(input, Instant::now()) {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        let Some(kernel) = &self.kernel else { return };
+        match action {
+            Action::AnswerKernel { token, status } => kernel.answer(token, status),
+            Action::Prepare { id, minor, take_over } => {
+                kernel.prepare(&id, minor, take_over, self.prepared.get(&id).cloned());
+            }
+            Action::Block { id } => kernel.block(&id),
+            Action::Unblock { id } => kernel.unblock(&id),
+            Action::Release { id } => {
+                self.prepared.remove(&id);
+            }
+            Action::Open { request, id, subtype, take_over } => self.send_open(request, &id, &subtype, take_over),
+            Action::Close { request, id, subtype } => {
+                let within_ms = self.config.drain_timeout().as_millis() as u64;
+                self.send(&subtype, &ToHost::Close { id: request, device: id.to_string(), within_ms });
+            }
+            Action::Reconfigure { request, id, subtype, change } => {
+                self.send(&subtype, &ToHost::Reconfigure { id: request, device: id.to_string(), change });
+            }
+        }
+    }
+
+    fn send_open(&self, request: u64, id: &BackstoreId, subtype: &str, take_over: bool) {
+        let (Some(prepared), Some(device)) = (self.prepared.get(id), self.machine.devices().get(id)) else { return };
+        let device = DeviceSpec {
+            name: id.to_string(),
+            config: device.name.config.clone(),
+            size: prepared.facts.size,
+            block_size: prepared.facts.block_size,
+            hw_max_sectors: prepared.facts.hw_max_sectors,
+            map_size: prepared.map_size,
+            take_over,
+        };
+        if let Some(host) = self.host_of(subtype) {
+            host.send(&ToHost::Open { id: request, device }, Some(prepared.fd.as_fd()));
+        }
+    }
+
+    fn host_of(&self, subtype: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.facts.as_ref().is_some_and(|facts| facts.subtype == subtype))
+    }
+
+    fn send(&self, subtype: &str, message: &ToHost) {
+        if let Some(host) = self.host_of(subtype) {
+            host.send(message, None);
+        }
+    }
+
+    fn host_said(&mut self, key: HostKey, message: FromHost) {
+        match message {
+            FromHost::Ready(facts) => self.host_ready(key, facts),
+            FromHost::Unloadable { reason } => {
+                tracing::error!("plugin refused: {reason}");
+                self.hosts[key].unloadable = Some(reason);
+            }
+            FromHost::Answer { id, outcome } if id >= OWN_REQUESTS => self.answered(id, outcome),
+            FromHost::Answer { id, outcome } => self.input(Input::Answer { request: id, outcome }),
+            FromHost::DeviceFailed { device, reason } => {
+                if let Ok(id) = device.parse() {
+                    self.input(Input::DeviceFailed { id, reason });
+                }
+            }
+        }
+    }
+
+    fn host_ready(&mut self, key: HostKey, facts: HandlerFacts) {
+        let plugin = self.hosts[key].plugin.clone();
+        if self.config.disabled_handlers.contains(&facts.subtype) {
+            tracing::info!(handler = facts.subtype, "disabled by the configuration");
+            self.hosts[key].unloadable = Some("disabled by the configuration".into());
+            return self.hosts[key].end();
+        }
+        if let Some(other) = self.host_of(&facts.subtype).filter(|other| other.plugin != plugin) {
+            let reason = format!("{}: has the same subtype {:?} as {}", plugin.display(), facts.subtype, other.plugin.display());
+            tracing::error!("plugin refused: {reason}");
+            self.hosts[key].unloadable = Some(reason);
+            return self.hosts[key].end();
+        }
+        let subtype = facts.subtype.clone();
+        tracing::info!(handler = subtype, version = facts.version, plugin = %plugin.display(), "loaded");
+        self.hosts[key].set_ready(facts.clone());
+        self.machine.add_handler(&subtype);
+        if let Some(bus) = &self.bus {
+            bus.add_handler(facts);
+        }
+        self.input(Input::HostUp { subtype });
+    }
+
+    fn host_gone(&mut self, key: HostKey) {
+        let ended = self.hosts[key].buried();
+        let host = &self.hosts[key];
+        if host.unloadable.is_some() {
+            return;
+        }
+        let Some(subtype) = host.facts.as_ref().map(|facts| facts.subtype.clone()) else {
+            let reason = format!("{}: its host ended while it loaded it ({ended})", host.plugin.display());
+            tracing::error!("plugin refused: {reason}");
+            self.hosts[key].unloadable = Some(reason);
+            return;
+        };
+        if self.end.is_none() {
+            let affected: Vec<String> = self
+                .machine
+                .devices()
+                .iter()
+                .filter(|(_, device)| device.name.subtype == subtype)
+                .map(|(id, _)| id.to_string())
+                .collect();
+            tracing::error!(handler = subtype, devices = affected.join(" "), "its host ended ({ended}); starting another");
+        }
+        // Answers that it owes are not coming.
+        let lost: Vec<u64> = self.waiting.iter().filter(|(_, (w, _))| matches!(w, Waiting::Check(_))).map(|(r, _)| *r).collect();
+        for request in lost {
+            if let Some((Waiting::Check(question), _)) = self.waiting.remove(&request) {
+                question.answer_check(false, "the handler ended; try again".into());
+            }
+        }
+        self.input(Input::HostDown { subtype });
+    }
+
+    fn rescan(&mut self) {
+        if let Some(kernel) = &self.kernel {
+            let present = kernel.present();
+            self.input(Input::Present(present));
+        }
+    }
+
+    fn request(&mut self, waiting: Waiting, timeout: Duration) -> u64 {
+        self.next_request += 1;
+        self.waiting.insert(self.next_request, (waiting, Instant::now() + timeout));
+        self.next_request
+    }
+
+    /// A question from the bus.
+    fn asked(&mut self, question: Question) {
+        match &question {
+            Question::CheckConfig { subtype, config, .. } => {
+                let (subtype, config) = (subtype.clone(), config.clone());
+                if !self.host_of(&subtype).is_some_and(Host::is_ready) {
+                    return question.answer_check(false, format!("the handler {subtype} is not running at the moment"));
+                }
+                let request = self.request(Waiting::Check(question), self.config.check_timeout());
+                self.send(&subtype, &ToHost::CheckConfig { id: request, config });
+            }
+            Question::Handlers { .. } => {
+                let rows = self.hosts.iter().map(handler_row).collect();
+                question.answer_rows(rows);
+            }
+            Question::Devices { .. } => self.gather(question),
+            Question::SetLogLevel { level, .. } => {
+                let valid = logging::is_level(level);
+                if valid {
+                    let level = level.clone();
+                    self.set_log_level(&level);
+                }
+                question.answer_check(valid, "error, warn, info, debug or trace is needed".into());
+            }
+        }
+    }
+
+    fn gather(&mut self, question: Question) {
+        let serving: Vec<(BackstoreId, String)> = self
+            .machine
+            .devices()
+            .iter()
+            .filter(|(_, device)| device.state == State::Serving)
+            .map(|(id, device)| (id.clone(), device.name.subtype.clone()))
+            .collect();
+        self.next_request += 1;
+        let key = self.next_request;
+        let gathering =
+            Gathering { question, missing: serving.len(), counters: HashMap::new(), deadline: Instant::now() + COUNT };
+        self.gatherings.insert(key, gathering);
+        for (id, subtype) in &serving {
+            let request = self.request(Waiting::Counters { gather: key, device: id.clone() }, COUNT);
+            self.send(subtype, &ToHost::Counters { id: request, device: id.to_string() });
+        }
+        if serving.is_empty() {
+            self.gathered(key);
+        }
+    }
+
+    fn answered(&mut self, request: u64, outcome: Outcome) {
+        match self.waiting.remove(&request) {
+            Some((Waiting::Check(question), _)) => match outcome {
+                Outcome::Refused { message, .. } => question.answer_check(false, message),
+                _ => question.answer_check(true, "success".into()),
+            },
+            Some((Waiting::Counters { gather, device }, _)) => {
+                let Some(gathering) = self.gatherings.get_mut(&gather) else { return };
+                if let Outcome::Counters(counters) = outcome {
+                    gathering.counters.insert(device, counters);
+                }
+                gathering.missing -= 1;
+                if gathering.missing == 0 {
+                    self.gathered(gather);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn gathered(&mut self, key: u64) {
+        let Some(gathering) = self.gatherings.remove(&key) else { return };
+        let rows = self
+            .machine
+            .devices()
+            .iter()
+            .map(|(id, device)| {
+                let pid = self.host_of(&device.name.subtype).and_then(Host::pid).unwrap_or(0);
+                let size = self.prepared.get(id).map_or(0, |prepared| prepared.facts.size);
+                device_row(id, device, gathering.counters.get(id), size, pid)
+            })
+            .collect();
+        gathering.question.answer_rows(rows);
+    }
+
+    fn set_log_level(&self, level: &str) {
+        logging::set_level(level);
+        for host in &self.hosts {
+            host.send(&ToHost::SetLogLevel { level: level.to_owned() }, None);
+        }
+    }
+
+    /// Reads the configuration again. What is wrong changes nothing.
+    fn reload(&mut self) {
+        match Config::load(self.start.config_path.as_deref()) {
+            Ok(new) => {
+                let level = self.start.log_level.clone().unwrap_or_else(|| new.log_level.clone());
+                self.set_log_level(&level);
+                let rest = Config { log_level: self.config.log_level.clone(), ..new.clone() };
+                if rest != self.config && self.start.config != new {
+                    tracing::warn!("only log_level takes effect at once; the rest of the configuration does at the next start");
+                }
+                self.config.log_level = level;
+                tracing::info!("configuration read again");
+            }
+            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+        }
+    }
+
+    fn stop(&mut self, signal: i32) {
+        if self.end.is_some() {
+            tracing::warn!("told to stop again: ending at once");
+            std::process::exit(1);
+        }
+        tracing::info!(signal, "stopping: devices are blocked, commands in flight finish");
+        notify("STOPPING=1");
+        self.end = Some(Instant::now() + self.config.drain_timeout() + Duration::from_secs(1));
+        self.input(Input::Shutdown);
+    }
+
+    fn finish(&mut self) {
+        if !self.machine.is_quiet() {
+            tracing::error!("some commands did not finish in time; they are given back to the initiators at the next start");
+        }
+        for host in &mut self.hosts {
+            host.end();
+        }
+        if let Some(kernel) = &self.kernel {
+            kernel.stop_replies();
+        }
+        tracing::info!("stopped; devices stay blocked until the next start");
+    }
+}
+
+fn handler_row(host: &Host) -> Row {
+    let mut row: Row = vec![("plugin".into(), Field::Text(host.plugin.display().to_string()))];
+    if let Some(facts) = &host.facts {
+        row.push(("subtype".into(), Field::Text(facts.subtype.clone())));
+        row.push(("name".into(), Field::Text(facts.name.clone())));
+        row.push(("version".into(), Field::Text(facts.version.clone())));
+        row.push(("abi".into(), Field::Number(u64::from(facts.abi))));
+        row.push(("config_desc".into(), Field::Text(facts.config_desc.clone())));
+        row.push(("io_flusher".into(), Field::Flag(facts.io_flusher)));
+    }
+    let state = match &host.unloadable {
+        Some(reason) => reason.clone(),
+        None if host.is_ready() => "running".into(),
+        None => "starting".into(),
+    };
+    row.push(("state".into(), Field::Text(state)));
+    row.push(("pid".into(), Field::Number(u64::from(host.pid().unwrap_or(0)))));
+    row.push(("restarts".into(), Field::Number(host.restarts)));
+    row
+}
+
+fn device_row(id: &BackstoreId, device: &machine::Device, counters: Option<&Counters>, size: u64, pid: u32) -> Row {
+    let state = match &device.state {
+        State::Preparing => "preparing".to_owned(),
+        State::Waiting => "waiting for its handler".into(),
+        State::Opening => "opening".into(),
+        State::Serving => "serving".into(),
+        State::Blocking => "blocking".into(),
+        State::Closing => "closing".into(),
+        State::Failed { reason, .. } => format!("failed: {reason}"),
+    };
+    let mut row: Row = vec![
+        ("device".into(), Field::Text(id.to_string())),
+        ("handler".into(), Field::Text(device.name.subtype.clone())),
+        ("config".into(), Field::Text(device.name.config.clone())),
+        ("uio".into(), Field::Text(format!("uio{}", device.minor))),
+        ("state".into(), Field::Text(state)),
+        ("size".into(), Field::Number(counters.map_or(size, |counters| counters.size))),
+        ("pid".into(), Field::Number(u64::from(pid))),
+    ];
+    if let Some(counters) = counters {
+        for (name, value) in [
+            ("commands", counters.commands),
+            ("reads", counters.reads),
+            ("writes", counters.writes),
+            ("bytes_read", counters.bytes_read),
+            ("bytes_written", counters.bytes_written),
+            ("errors", counters.errors),
+            ("in_flight", counters.in_flight),
+        ] {
+            row.push((name.into(), Field::Number(value)));
+        }
+    }
+    row
+}
+
+fn watch_signals(happenings: &Sender<Happening>) -> anyhow::Result<signal_hook::iterator::Handle> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let (handle, happenings) = (signals.handle(), happenings.clone());
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if happenings.send(Happening::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(handle)
+}
+
+/// Tells systemd (sd_notify(3)).
+fn notify(state: &str) {
+    use std::os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixDatagram},
+    };
+    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(Path::new(&path)),
+    };
+    if let (Ok(socket), Ok(address)) = (UnixDatagram::unbound(), address) {
+        let _ = socket.send_to_addr(state.as_bytes(), &address);
+    }
+}
