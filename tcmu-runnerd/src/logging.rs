@@ -37,7 +37,8 @@ pub fn set_level(level: &str) {
 
 /// Whether a level can be understood.
 pub fn is_level(level: &str) -> bool {
-    level.parse::<Targets>().is_ok()
+    // A word alone is a target's name to the parser; to people it is a level with a spelling mistake.
+    level.split(',').all(|part| part.split_once('=').map_or(part, |(_, level)| level).trim().parse::<Level>().is_ok())
 }
 
 fn parse(level: &str) -> Targets {

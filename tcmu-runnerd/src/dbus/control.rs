@@ -1,7 +1,11 @@
 //! Our own interface, for `tcmuctl` and other programs that look after the daemon. It is not below the object manager.
 use std::collections::HashMap;
 
-use zbus::{Connection, OwnedVariant, Variant, interface, proxy};
+use zbus::{
+    connection::Builder,
+    interface, proxy,
+    zvariant::{OwnedValue, Value},
+};
 
 use super::{Field, Question, Row, Supervisor};
 
@@ -10,18 +14,17 @@ pub const PATH: &str = "/org/tcmu_runnerd/Control1";
 /// Its name; a change that old clients could not live with gets a new one.
 pub const INTERFACE: &str = "org.tcmu_runnerd.Control1";
 
-pub(super) async fn serve(connection: &Connection, supervisor: &Supervisor) -> zbus::Result<()> {
-    connection.object_server().at(PATH, Control(supervisor.clone())).await?;
-    Ok(())
+pub(super) fn serve<'a>(builder: Builder<'a>, supervisor: &Supervisor) -> zbus::Result<Builder<'a>> {
+    builder.serve_at(PATH, Control(supervisor.clone()))
 }
 
 struct Control(Supervisor);
 
-fn dictionaries(rows: Vec<Row>) -> Vec<HashMap<String, OwnedVariant>> {
+fn dictionaries(rows: Vec<Row>) -> Vec<HashMap<String, OwnedValue>> {
     let value = |field| match field {
-        Field::Text(text) => Variant::from(text).try_to_owned().ok(),
-        Field::Number(number) => Some(OwnedVariant::from(number)),
-        Field::Flag(flag) => Some(OwnedVariant::from(flag)),
+        Field::Text(text) => Value::from(text).try_to_owned().ok(),
+        Field::Number(number) => Some(OwnedValue::from(number)),
+        Field::Flag(flag) => Some(OwnedValue::from(flag)),
     };
     let dictionary = |row: Row| row.into_iter().filter_map(|(name, field)| Some((name, value(field)?))).collect();
     rows.into_iter().map(dictionary).collect()
@@ -42,12 +45,12 @@ impl Control {
     }
 
     /// A dictionary for each plugin.
-    async fn list_handlers(&self) -> zbus::fdo::Result<Vec<HashMap<String, OwnedVariant>>> {
+    async fn list_handlers(&self) -> zbus::fdo::Result<Vec<HashMap<String, OwnedValue>>> {
         self.0.ask(|reply| Question::Handlers { reply }).await.map(dictionaries)
     }
 
     /// A dictionary for each device.
-    async fn list_devices(&self) -> zbus::fdo::Result<Vec<HashMap<String, OwnedVariant>>> {
+    async fn list_devices(&self) -> zbus::fdo::Result<Vec<HashMap<String, OwnedValue>>> {
         self.0.ask(|reply| Question::Devices { reply }).await.map(dictionaries)
     }
 
@@ -74,9 +77,9 @@ pub trait Control {
     #[zbus(property)]
     fn pid(&self) -> zbus::Result<u32>;
     /// A dictionary for each plugin.
-    fn list_handlers(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
+    fn list_handlers(&self) -> zbus::Result<Vec<HashMap<String, OwnedValue>>>;
     /// A dictionary for each device.
-    fn list_devices(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
+    fn list_devices(&self) -> zbus::Result<Vec<HashMap<String, OwnedValue>>>;
     /// Logs more or less.
     fn set_log_level(&self, level: &str) -> zbus::Result<()>;
 }

@@ -115,7 +115,7 @@ impl Bus {
             let mut told = Some(told);
             let mut delay = Duration::from_secs(1);
             loop {
-                match zbus::block_on(connect(&bus, Builder::system())) {
+                match zbus::block_on(connect(&bus)) {
                     Ok(connection) => {
                         *lock(&bus.connection) = Some(connection.clone());
                         delay = Duration::from_secs(1);
@@ -153,7 +153,7 @@ impl Bus {
         let (shared, connection) = (self.shared.clone(), lock(&self.shared.connection).clone());
         if let Some(connection) = connection {
             let add = move || {
-                if let Err(error) = zbus::block_on(service::add_handler(&connection, &shared.supervisor, &facts, true)) {
+                if let Err(error) = zbus::block_on(service::add_handler(&connection, &shared.supervisor, &facts)) {
                     tracing::warn!("D-Bus: {error}");
                 }
             };
@@ -163,13 +163,12 @@ impl Bus {
 }
 
 /// Connects: objects first, the name last.
-async fn connect(shared: &Shared, builder: Builder<'_>) -> zbus::Result<Connection> {
+async fn connect(shared: &Shared) -> zbus::Result<Connection> {
     let handlers = lock(&shared.handlers).clone();
-    let connection = builder.build().await?;
-    service::serve(&connection, &shared.supervisor, &handlers).await?;
-    control::serve(&connection, &shared.supervisor).await?;
+    let builder = service::serve(Builder::system()?, &shared.supervisor, &handlers)?;
+    let connection = control::serve(builder, &shared.supervisor)?.build().await?;
     // Neither taken from another daemon nor given to one.
-    connection.request_name_with_flags(BUS_NAME, RequestNameFlags::DO_NOT_QUEUE).await?;
+    connection.request_name_with_flags(BUS_NAME, RequestNameFlags::DoNotQueue.into()).await?;
     Ok(connection)
 }
 
@@ -213,14 +212,14 @@ mod tests {
         let guid = zbus::Guid::generate();
         let server = thread::spawn(move || {
             zbus::block_on(async {
-                let connection = Builder::unix_stream(ours).server(guid).p2p().build().await.unwrap();
                 let supervisor = Supervisor(happenings);
-                service::serve(&connection, &supervisor, &[facts("file"), facts("alloc")]).await.unwrap();
-                control::serve(&connection, &supervisor).await.unwrap();
+                let builder = Builder::async_io_unix_stream(ours).server(guid).unwrap().p2p();
+                let builder = service::serve(builder, &supervisor, &[facts("file"), facts("alloc")]).unwrap();
+                let connection = control::serve(builder, &supervisor).unwrap().build().await.unwrap();
                 connection
             })
         });
-        let client = zbus::block_on(Builder::unix_stream(theirs).p2p().build()).unwrap();
+        let client = zbus::block_on(Builder::async_io_unix_stream(theirs).p2p().build()).unwrap();
         (server.join().unwrap(), client)
     }
 
@@ -247,7 +246,10 @@ mod tests {
         paths.sort();
         assert_eq!(paths, ["/org/kernel/TCMUService1/alloc", "/org/kernel/TCMUService1/file"]);
         let file = objects.iter().find(|(path, _)| path.as_str().ends_with("file")).unwrap().1;
-        assert_eq!(file["org.kernel.TCMUService1"]["ConfigDesc"], zbus::Variant::from("file/<path>").try_to_owned().unwrap());
+        assert_eq!(
+            file["org.kernel.TCMUService1"]["ConfigDesc"],
+            zbus::zvariant::Value::from("file/<path>").try_to_owned().unwrap()
+        );
     }
 
     #[test]
@@ -265,9 +267,9 @@ mod tests {
     #[test]
     fn the_control_interface_tells_rows() {
         let (_server, client) = connected();
-        let rows: Vec<std::collections::HashMap<String, zbus::OwnedVariant>> =
+        let rows: Vec<std::collections::HashMap<String, zbus::zvariant::OwnedValue>> =
             call(&client, control::PATH, control::INTERFACE, "ListDevices", &()).unwrap();
-        assert_eq!(rows[0]["size"], zbus::OwnedVariant::from(5u64));
+        assert_eq!(rows[0]["size"], zbus::zvariant::OwnedValue::from(5u64));
         assert!(call::<()>(&client, control::PATH, control::INTERFACE, "SetLogLevel", &("x",)).is_err());
     }
 }

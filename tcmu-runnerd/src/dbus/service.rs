@@ -2,7 +2,13 @@
 //! nothing else, since `targetcli` makes a backstore of everything that is listed.
 use std::collections::HashMap;
 
-use zbus::{Connection, ObjectPath, OwnedObjectPath, OwnedVariant, Variant, interface, object_server::SignalEmitter};
+use zbus::{
+    Connection,
+    connection::Builder,
+    interface,
+    object_server::SignalEmitter,
+    zvariant::{ObjectPath, OwnedObjectPath, OwnedValue, Value},
+};
 
 use super::{Question, Supervisor};
 use crate::protocol::HandlerFacts;
@@ -13,41 +19,40 @@ const ROOT: &str = "/org/kernel/TCMUService1";
 const INTERFACE: &str = "org.kernel.TCMUService1";
 
 /// Interfaces and properties of an object.
-type Interfaces = HashMap<String, HashMap<String, OwnedVariant>>;
+type Interfaces = HashMap<String, HashMap<String, OwnedValue>>;
 /// What `GetManagedObjects` returns.
 pub type Objects = HashMap<OwnedObjectPath, Interfaces>;
 
-/// Makes the objects.
-pub(super) async fn serve(connection: &Connection, supervisor: &Supervisor, handlers: &[HandlerFacts]) -> zbus::Result<()> {
-    connection.object_server().at(ROOT, Manager { handlers: Vec::new() }).await?;
+/// Makes the objects. They are there before the first message is read: what came earlier would be lost.
+pub(super) fn serve<'a>(
+    mut builder: Builder<'a>,
+    supervisor: &Supervisor,
+    handlers: &[HandlerFacts],
+) -> zbus::Result<Builder<'a>> {
+    let mut paths = Vec::new();
     for facts in handlers {
-        add_handler(connection, supervisor, facts, false).await?;
+        let path = path_of(facts)?;
+        builder = builder.serve_at(path.clone(), Handler::new(supervisor, facts))?;
+        paths.push((path, facts.config_desc.clone()));
     }
-    Ok(())
+    builder.serve_at(ROOT, Manager { handlers: paths })
 }
 
-/// Adds an object for a handler; `announce` tells those who listen.
-pub(super) async fn add_handler(
-    connection: &Connection,
-    supervisor: &Supervisor,
-    facts: &HandlerFacts,
-    announce: bool,
-) -> zbus::Result<()> {
-    let path = OwnedObjectPath::try_from(format!("{ROOT}/{}", facts.subtype))?;
-    let handler =
-        Handler { subtype: facts.subtype.clone(), config_desc: facts.config_desc.clone(), supervisor: supervisor.clone() };
-    connection.object_server().at(&path, handler).await?;
+/// Adds an object for a handler that came later, and tells those who listen.
+pub(super) async fn add_handler(connection: &Connection, supervisor: &Supervisor, facts: &HandlerFacts) -> zbus::Result<()> {
+    let path = path_of(facts)?;
+    connection.object_server().at(&path, Handler::new(supervisor, facts)).await?;
     let manager = connection.object_server().interface::<_, Manager>(ROOT).await?;
-    let interfaces = properties(&facts.config_desc);
     manager.get_mut().await.handlers.push((path.clone(), facts.config_desc.clone()));
-    if announce {
-        Manager::interfaces_added(manager.signal_emitter(), path.into(), interfaces).await?;
-    }
-    Ok(())
+    Manager::interfaces_added(manager.signal_emitter(), path.into(), properties(&facts.config_desc)).await
+}
+
+fn path_of(facts: &HandlerFacts) -> zbus::Result<OwnedObjectPath> {
+    Ok(OwnedObjectPath::try_from(format!("{ROOT}/{}", facts.subtype))?)
 }
 
 fn properties(config_desc: &str) -> Interfaces {
-    let value = Variant::from(config_desc.to_owned()).try_to_owned();
+    let value = Value::from(config_desc.to_owned()).try_to_owned();
     let properties = value.map(|value| HashMap::from([("ConfigDesc".to_owned(), value)])).unwrap_or_default();
     HashMap::from([(INTERFACE.to_owned(), properties)])
 }
@@ -56,6 +61,7 @@ struct Manager {
     handlers: Vec<(OwnedObjectPath, String)>,
 }
 
+#[allow(missing_docs)] // of what the macro makes
 #[interface(name = "org.freedesktop.DBus.ObjectManager")]
 impl Manager {
     /// All handlers.
@@ -84,6 +90,12 @@ struct Handler {
     subtype: String,
     config_desc: String,
     supervisor: Supervisor,
+}
+
+impl Handler {
+    fn new(supervisor: &Supervisor, facts: &HandlerFacts) -> Handler {
+        Handler { subtype: facts.subtype.clone(), config_desc: facts.config_desc.clone(), supervisor: supervisor.clone() }
+    }
 }
 
 #[interface(name = "org.kernel.TCMUService1")]

@@ -371,11 +371,14 @@ impl Machine {
             return self.failed(id, errno, message, now);
         }
         device.state = State::Serving;
-        device.deadline = None;
+        if device.removed.is_none() {
+            device.deadline = None;
+        }
         let (added, take_over, unwanted) = (device.added.take(), device.take_over, device.unwanted);
         tracing::info!(device = %id, config = device.name.config, "served by {}", device.name.subtype);
         device.take_over = false;
         if unwanted {
+            self.answer_kernel(added, -libc::ENODEV);
             return self.close(id);
         }
         self.answer_kernel(added, 0);
@@ -642,6 +645,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
         /// Whatever happens in whatever order: every event of the kernel gets exactly one answer.
         #[test]
         fn every_event_is_answered_exactly_once(moves in proptest::collection::vec(moves(), 1..80)) {

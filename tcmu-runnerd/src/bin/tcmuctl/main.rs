@@ -11,7 +11,7 @@ use tcmu_handler_api::{
     host::{Plugin, blocking_services},
 };
 use tcmu_runnerd::dbus::control::ControlProxy;
-use zbus::OwnedVariant;
+use zbus::zvariant::OwnedValue;
 
 /// Looks after tcmu-runnerd, and tests handlers.
 #[derive(Parser)]
@@ -116,8 +116,8 @@ fn with_daemon<T>(ask: impl AsyncFnOnce(&ControlProxy<'_>) -> zbus::Result<T>) -
     })
 }
 
-fn plain(rows: Vec<std::collections::HashMap<String, OwnedVariant>>) -> Vec<Dictionary> {
-    let value = |variant: OwnedVariant| {
+fn plain(rows: Vec<std::collections::HashMap<String, OwnedValue>>) -> Vec<Dictionary> {
+    let value = |variant: OwnedValue| {
         if let Ok(text) = <&str>::try_from(&*variant) {
             Value::from(text)
         } else if let Ok(number) = u64::try_from(&*variant) {
