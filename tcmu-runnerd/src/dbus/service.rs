@@ -32,7 +32,7 @@ pub(super) fn serve<'a>(
     let mut paths = Vec::new();
     for facts in handlers {
         let path = path_of(facts)?;
-        builder = builder.serve_at(path.clone(), Handler::new(supervisor, facts))?;
+        builder = builder.serve_at(ObjectPath::from(path.clone()), Handler::new(supervisor, facts))?;
         paths.push((path, facts.config_desc.clone()));
     }
     builder.serve_at(ROOT, Manager { handlers: paths })
