@@ -1,2 +1,74 @@
-//! Project tasks.
-fn main() {}
+//! What the README's commands call: `cargo xtask test`, `demo`, `vm`.
+mod demo;
+mod packages;
+mod progress;
+mod test;
+mod vm;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "The project's tasks. Each installs what it needs (Debian packages, as root or with sudo)."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Shows it at work: a kernel with TCMU, the daemon, two disks, a file tree, checksums.
+    Demo,
+    /// Format, lints, licences, unit tests, handler conformance, end-to-end tests on a real kernel.
+    Test {
+        /// Only these steps.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        /// Only these end-to-end tests.
+        #[arg(long, value_delimiter = ',')]
+        e2e: Vec<String>,
+    },
+    /// Runs a command on a real kernel, as root, with this build on PATH.
+    Vm {
+        /// GiB of memory.
+        #[arg(long, default_value_t = 4)]
+        memory: u32,
+        /// Processors.
+        #[arg(long, default_value_t = 2)]
+        cpus: u32,
+        /// Use what is built already.
+        #[arg(long)]
+        no_build: bool,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+/// The top of the project.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).unwrap_or_default()
+}
+
+fn main() -> ExitCode {
+    if let Err(error) = std::env::set_current_dir(root()) {
+        eprintln!("cargo xtask: {}: {error}", root().display());
+        return ExitCode::FAILURE;
+    }
+    let outcome = match Arguments::parse().command {
+        Sub::Demo => demo::run().map(|()| 0),
+        Sub::Test { only, e2e } => test::run(&only, &e2e),
+        Sub::Vm { memory, cpus, no_build, command } => vm::run_command(memory, cpus, !no_build, &command),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -158,17 +158,17 @@ impl Run<'_> {
         match keeps {
             Ok(true) => self.data(device),
             Ok(false) => self.add("data is kept", Verdict::NotApplicable("it reads zeros whatever is written".into())),
-            Err(reason) => return self.add("a block can be written and read", Verdict::Failed(reason)),
+            Err(reason) => return self.add("what is written is read", Verdict::Failed(reason)),
         }
         self.concurrency(device, keeps == Ok(true));
         self.operations(device, keeps == Ok(true));
     }
 
     fn keeps_data(&mut self, device: &BenchDevice) -> Result<bool, String> {
-        let block = device.info().block_size() as usize;
-        let data = self.random.bytes(block);
+        let length = (8 * u64::from(device.info().block_size())).min(device.info().size()) as usize;
+        let data = self.random.bytes(length);
         good(device.write(0, &data))?;
-        let read = good(device.read(0, block))?;
+        let read = good(device.read(0, length))?;
         match read.data {
             read if read == data => Ok(true),
             read if read.iter().all(|byte| *byte == 0) => Ok(false),

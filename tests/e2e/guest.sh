@@ -1,0 +1,16 @@
+#!/bin/bash
+# Makes the guest a machine that tcmu-runnerd can run on, then runs a command. Arguments: the project, the build, the command.
+set -eu
+project=$1 build=$2
+shift 2
+export HOME=/tmp PATH="$build:$build/examples:$PATH" TCMU_HANDLER_PATH="$build"
+cd /tmp
+ip link set lo up
+modprobe -a target_core_user tcm_loop target_core_file iscsi_target_mod
+mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
+mkdir -p /run/dbus /etc/target /run/lock /var/target /var/lock
+# tcmu-runner, where it is installed as a peer, must not be started by the bus in our place.
+rm -f /etc/dbus-1/system.d/tcmu-runner.conf /usr/share/dbus-1/system-services/org.kernel.TCMUService1.service
+cp "$project/dist/dbus/tcmu-runnerd.conf" /etc/dbus-1/system.d/
+dbus-daemon --system --fork
+exec "$@"

@@ -1,0 +1,89 @@
+# What the end-to-end tests share. Runs in the guest, as root, with tcmu-runnerd and tcmuctl on PATH.
+set -euo pipefail
+C=/sys/kernel/config/target
+LOG=/tmp/tcmu-runnerd.log
+W=/tmp/work
+mkdir -p $W
+
+fail() { echo "FAILED: $*" >&2; exit 1; }
+
+# expect WHAT IS WANTED -- COMMAND: the command's output contains it
+expect() {
+    local wanted=$1 output
+    shift
+    output=$("$@" 2>&1) || true
+    grep -qF -- "$wanted" <<<"$output" || fail "$* said: $output; wanted: $wanted"
+}
+
+# wait_for SECONDS COMMAND
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || fail "did not happen in time: $*"
+        sleep 0.1
+    done
+}
+
+start_daemon() {
+    tcmu-runnerd --log-level debug "$@" >>$LOG 2>&1 &
+    DAEMON=$!
+    wait_for 20 grep -q "ready$" <(tail -n +$((${LOG_SEEN:-0} + 1)) $LOG)
+    LOG_SEEN=$(wc -l <$LOG)
+}
+
+stop_daemon() {
+    kill -TERM "$DAEMON"
+    wait "$DAEMON" || fail "the daemon ended with status $?"
+    LOG_SEEN=$(wc -l <$LOG)
+}
+
+host_pid() { pgrep -f "handler-host $1 " | head -1; }
+
+# backstore HBA NAME CONFIG BYTES [control settings...]
+backstore() {
+    local dir=$C/core/user_$1/$2
+    mkdir -p "$dir"
+    echo -n "dev_size=$4" >"$dir/control"
+    echo -n "dev_config=$3" >"$dir/control"
+    local setting
+    for setting in "${@:5}"; do echo -n "$setting" >"$dir/control"; done
+    echo -n 1 >"$dir/enable"
+}
+
+remove_backstore() {
+    rmdir "$C/core/user_$1/$2"
+    rmdir "$C/core/user_$1" 2>/dev/null || true
+}
+
+# loopback NUMBER HBA/NAME: prints the disk
+loopback() {
+    local tpg=$C/loopback/naa.500140500000000$1/tpgt_1
+    mkdir -p "$tpg/lun/lun_0"
+    echo "naa.500140510000000$1" >"$tpg/nexus"
+    ln -s "$C/core/$2" "$tpg/lun/lun_0/disk"
+    local address end=$((SECONDS + 20))
+    address=$(cat "$tpg/address")
+    until ls /sys/bus/scsi/devices/"$address":0/block/* >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || fail "no disk at $address"
+        sleep 0.1
+    done
+    echo "/dev/$(ls "/sys/bus/scsi/devices/$address:0/block")"
+}
+
+remove_loopback() {
+    local target=$C/loopback/naa.500140500000000$1
+    rm "$target/tpgt_1/lun/lun_0/disk"
+    rmdir "$target/tpgt_1/lun/lun_0" "$target/tpgt_1" "$target"
+}
+
+# verify DEVICE-OR-FILE SECONDS [fio options...]: random writes, each read back and compared
+verify() {
+    fio --name=verify --filename="$1" --rw=randwrite --bs=4k --ioengine=libaio --iodepth=16 --direct=1 --verify=crc32c \
+        --verify_fatal=1 --verify_backlog=256 --time_based --runtime="$2" --output-format=terse --minimal "${@:3}" >/tmp/fio.out 2>&1 ||
+        fail "fio: $(tail -5 /tmp/fio.out)"
+}
+
+no_io_errors() {
+    ! dmesg | grep -E "I/O error|ring is broken|blocked for more than|Buffer I/O" || fail "the kernel complained"
+}

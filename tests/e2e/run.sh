@@ -1,0 +1,28 @@
+#!/bin/bash
+# Runs the end-to-end tests one after the other: run.sh [NAME...]. Prints `ok NAME` or `FAIL NAME` with the daemon's log, and a summary.
+cd "$(dirname "$0")" || exit 1
+passed=0 failed=0
+for test in test_*.sh; do
+    name=${test#test_} name=${name%.sh}
+    [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
+    : >/tmp/tcmu-runnerd.log
+    dmesg -C
+    start=$SECONDS
+    # A test that hangs in the kernel can't be killed; the next ones then fail too, and say so.
+    if timeout -k 5 150 bash "$test" >/tmp/out 2>&1; then
+        echo "ok $name ($((SECONDS - start)) s)"
+        passed=$((passed + 1))
+    else
+        echo "FAIL $name (status $?, $((SECONDS - start)) s)"
+        sed 's/^/    /' /tmp/out | tail -40
+        echo "  daemon:"
+        sed 's/^/    /' /tmp/tcmu-runnerd.log | tail -40
+        echo "  kernel:"
+        dmesg | tail -10 | sed 's/^/    /'
+        failed=$((failed + 1))
+        # Whatever it left behind is taken away, so that the next one starts clean.
+        bash ./clean.sh >/dev/null 2>&1
+    fi
+done
+echo "end-to-end: $passed passed, $failed failed"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]

@@ -1,0 +1,38 @@
+# iSCSI on this machine: a target by hand, logged in with open-iscsi, a file system, verified; and libiscsi's basic tests.
+. ./lib.sh
+modprobe iscsi_tcp
+start_daemon
+backstore 0 a file/$W/iscsi.img $((256 << 20)) hw_max_sectors=2048
+T=iqn.2026-01.org.example:disk
+P=$C/iscsi/$T/tpgt_1
+mkdir -p $C/iscsi $P/np/127.0.0.1:3260 $P/lun/lun_0
+echo 0 >$P/attrib/authentication
+echo 1 >$P/attrib/generate_node_acls
+echo 0 >$P/attrib/demo_mode_write_protect
+ln -s $C/core/user_0/a $P/lun/lun_0/disk
+echo 1 >$P/enable
+iscsi-ls iscsi://127.0.0.1 | grep -q $T
+for t in SCSI.Read10.Simple SCSI.Read16.BeyondEol SCSI.Write10.Simple SCSI.ReadCapacity16.Simple SCSI.Inquiry SCSI.TestUnitReady; do
+    iscsi-test-cu --dataloss -t $t iscsi://127.0.0.1/$T/0 2>&1 | tee -a $W/cu.log | grep -q "asserts" || fail "$t did not run"
+done
+mkdir -p /etc/iscsi
+echo "InitiatorName=iqn.2026-01.org.example:me" >/etc/iscsi/initiatorname.iscsi
+iscsid
+iscsiadm -m discovery -t sendtargets -p 127.0.0.1 --login
+wait_for 20 sh -c 'ls /dev/disk/by-path/ip-127* || lsblk -So NAME,TRAN | grep iscsi'
+D=/dev/$(lsblk -Sno NAME,TRAN | awk '/iscsi/ { print $1; exit }')
+mkfs.ext4 -q $D
+mkdir -p $W/i
+mount $D $W/i
+cp -r /usr/share/perl5 $W/i/tree
+verify $W/i/fio 5 --size=32m
+umount $W/i
+e2fsck -fn $D
+iscsiadm -m session -u
+pkill iscsid
+echo 0 >$P/enable
+rm $P/lun/lun_0/disk
+rmdir $P/lun/lun_0 $P/np/127.0.0.1:3260 $P $C/iscsi/$T
+remove_backstore 0 a
+stop_daemon
+no_io_errors

@@ -1,0 +1,110 @@
+//! `cargo xtask test`: everything that has to hold before a change is good.
+use std::{path::Path, process::Command, time::Instant};
+
+use crate::{
+    progress::{loudly, quietly},
+    root,
+    vm::{self, Vm},
+};
+
+type Step = (&'static str, fn(&[String]) -> anyhow::Result<()>);
+
+const STEPS: &[Step] = &[
+    ("fmt", |_| quietly("format", Command::new("cargo").args(["fmt", "--all", "--check"]))),
+    ("clippy", |_| {
+        let mut clippy = Command::new("cargo");
+        quietly("lints", clippy.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))
+    }),
+    ("unit", |_| quietly("unit, property and ABI tests", Command::new("cargo").args(["test", "--workspace", "--all-features"]))),
+    ("build", |_| vm::build()),
+    ("conformance", |_| conformance()),
+    ("e2e", end_to_end),
+    ("deny", |_| deny()),
+];
+
+/// Runs the steps and sums up. The exit status.
+pub fn run(only: &[String], e2e: &[String]) -> anyhow::Result<u8> {
+    let started = Instant::now();
+    if let Some(unknown) = only.iter().find(|name| !STEPS.iter().any(|(step, _)| step == name)) {
+        let steps: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
+        anyhow::bail!("there is no step {unknown:?}; there are: {}", steps.join(", "));
+    }
+    let (mut passed, mut failed) = (0, Vec::new());
+    for (name, step) in STEPS {
+        if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        println!("== {name}");
+        match step(e2e) {
+            Ok(()) => passed += 1,
+            Err(error) => {
+                println!("FAILED {name}: {error:#}");
+                failed.push(*name);
+            }
+        }
+    }
+    println!(
+        "\n{} s; failed: {}",
+        started.elapsed().as_secs(),
+        if failed.is_empty() { "none".into() } else { failed.join(", ") }
+    );
+    println!("{passed} passed, {} failed", failed.len());
+    Ok(u8::from(!failed.is_empty()))
+}
+
+/// Every plugin that we build against the model.
+fn conformance() -> anyhow::Result<()> {
+    let build = root().join("target/release");
+    let image = std::env::temp_dir().join(format!("conformance-{}.img", std::process::id()));
+    let file_config = image.display().to_string();
+    let plugins = [
+        ("libhandler_alloc.so", "x"),
+        ("libhandler_null.so", "x"),
+        ("libhandler_file.so", file_config.as_str()),
+        ("examples/libram.so", "x"),
+    ];
+    let test = |(plugin, config): (&str, &str)| {
+        let mut command = Command::new(build.join("tcmuctl"));
+        command.args(["handler", "test"]).arg(build.join(plugin)).args(["--config", config]);
+        quietly(&format!("conformance of {plugin}"), &mut command)?;
+        command.args(["--block-size", "4096", "--seed", "7"]);
+        quietly(&format!("conformance of {plugin}, 4096-byte blocks"), &mut command)
+    };
+    let outcome = plugins.into_iter().try_for_each(test);
+    let _ = std::fs::remove_file(image);
+    outcome
+}
+
+/// Licences, duplicates and sources of our dependencies. Without the advisory database, which can't be fetched everywhere.
+fn deny() -> anyhow::Result<()> {
+    let tools = root().join("target/tools");
+    let deny = tools.join("bin/cargo-deny");
+    if !deny.exists() {
+        let mut install = Command::new("cargo");
+        quietly("installing cargo-deny", install.args(["install", "cargo-deny", "--locked", "--quiet", "--root"]).arg(&tools))?;
+    }
+    quietly("licences, duplicates, sources", Command::new(deny).args(["--all-features", "check", "licenses", "bans", "sources"]))
+}
+
+/// All end-to-end tests in one boot.
+fn end_to_end(only: &[String]) -> anyhow::Result<()> {
+    let vm = Vm::ensure(4, 2)?;
+    let script = root().join("tests/e2e/run.sh").display().to_string();
+    let mut command = vec!["bash", script.as_str()];
+    command.extend(only.iter().map(String::as_str));
+    let status = loudly(&mut with_limit(&vm.command(&command)))?;
+    anyhow::ensure!(status.success(), "end-to-end tests: {status}");
+    Ok(())
+}
+
+/// The same command, ended after 20 minutes: a guest that hangs must not hang the test.
+fn with_limit(command: &Command) -> Command {
+    let mut limited = Command::new("timeout");
+    limited.args(["-k", "10", "1200"]).arg(Path::new(command.get_program())).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            limited.env(name, value);
+        }
+    }
+    limited
+}
