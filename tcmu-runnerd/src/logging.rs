@@ -19,7 +19,10 @@ static RELOAD: OnceLock<Reload> = OnceLock::new();
 pub fn start(level: &str, who: &str) {
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let (filter, handle) = reload::Layer::new(parse(level));
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).event_format(Lines { journal, who: who.to_owned() });
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .event_format(Lines { journal, who: who.to_owned() });
     // Only the first call in a process counts.
     if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
         let _ = RELOAD.set(Box::new(move |targets| {

@@ -1,17 +1,27 @@
 #!/bin/bash
 # Takes everything away that a failed test left behind.
 C=/sys/kernel/config/target
+M=/sys/module/target_core_user/parameters
 pkill -KILL fio
-iscsiadm -m session -u
-mount | awk '/\/tmp\/work/ { print $3 }' | xargs -r umount -l
-targetcli clearconfig confirm=True
 pkill -KILL -f tcmu-runnerd
-sleep 1
-for device in $C/core/user_*/*/; do [ -e "$device/action/reset_ring" ] && { echo 2 >"$device/action/reset_ring"; echo 0 >"$device/action/block_dev"; }; done
-for link in $C/loopback/*/tpgt_1/lun/lun_*/*; do [ -L "$link" ] && rm "$link"; done
-find $C/loopback -mindepth 1 -depth -type d -exec rmdir {} \;
-echo 1 >/sys/module/target_core_user/parameters/block_netlink
-echo 1 >/sys/module/target_core_user/parameters/reset_netlink
-echo 0 >/sys/module/target_core_user/parameters/block_netlink
+pkill -KILL own_loop
+pkill -KILL disk
+# Whoever waits for the dead daemon waits no more, and nothing that comes now waits.
+echo 1 >$M/block_netlink
+echo 1 >$M/reset_netlink
+# Commands that nobody will answer fail.
+for device in $C/core/user_*/*/; do
+    echo 2 >"$device/action/reset_ring"
+done
+timeout 20 iscsiadm -m session -u
+mount | awk '/\/tmp\/work/ { print $3 }' | xargs -r timeout 10 umount -l
+for portal in $C/iscsi/*/tpgt_1; do
+    echo 0 >"$portal/enable"
+    rm "$portal"/lun/lun_0/*disk*
+    timeout 10 rmdir "$portal/lun/lun_0" "$portal"/np/* "$portal" "${portal%/tpgt_1}"
+done
+for link in $C/loopback/*/tpgt_1/lun/lun_*/*; do [ -L "$link" ] && timeout 10 rm "$link"; done
+for target in $C/loopback/naa.*; do timeout 10 rmdir "$target"/tpgt_1/lun/lun_* "$target/tpgt_1" "$target"; done
 for device in $C/core/user_*/*/; do timeout 5 rmdir "$device"; done
+echo 0 >$M/block_netlink
 true

@@ -25,10 +25,15 @@ wait_for() {
     done
 }
 
+is_ready() {
+    kill -0 "$DAEMON" || fail "the daemon ended: $(tail -3 $LOG)"
+    tail -n +$((${LOG_SEEN:-0} + 1)) $LOG | grep -q "ready$"
+}
+
 start_daemon() {
     tcmu-runnerd --log-level debug "$@" >>$LOG 2>&1 &
     DAEMON=$!
-    wait_for 20 grep -q "ready$" <(tail -n +$((${LOG_SEEN:-0} + 1)) $LOG)
+    wait_for 20 is_ready
     LOG_SEEN=$(wc -l <$LOG)
 }
 

@@ -9,7 +9,7 @@ for test in test_*.sh; do
     dmesg -C
     start=$SECONDS
     # A test that hangs in the kernel can't be killed; the next ones then fail too, and say so.
-    if timeout -k 5 150 bash "$test" >/tmp/out 2>&1; then
+    if timeout -k 5 240 bash "$test" >/tmp/out 2>&1; then
         echo "ok $name ($((SECONDS - start)) s)"
         passed=$((passed + 1))
     else
@@ -21,7 +21,7 @@ for test in test_*.sh; do
         dmesg | tail -10 | sed 's/^/    /'
         failed=$((failed + 1))
         # Whatever it left behind is taken away, so that the next one starts clean.
-        bash ./clean.sh >/dev/null 2>&1
+        timeout -k 5 90 bash ./clean.sh >/dev/null 2>&1
     fi
 done
 echo "end-to-end: $passed passed, $failed failed"

@@ -12,8 +12,8 @@ mount $A $W/a
 mount $B $W/b
 cp -r /usr/share/perl5 $W/a/tree
 cp -r /usr/share/perl5 $W/b/tree
-verify $W/a/fio 8 --size=64m &
-verify $W/b/fio 8 --size=64m
+verify $W/a/fio 4 --size=32m &
+verify $W/b/fio 4 --size=32m
 wait %2
 umount $W/a $W/b
 echo 3 >/proc/sys/vm/drop_caches

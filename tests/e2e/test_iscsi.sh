@@ -19,7 +19,7 @@ mkdir -p /etc/iscsi
 echo "InitiatorName=iqn.2026-01.org.example:me" >/etc/iscsi/initiatorname.iscsi
 iscsid
 iscsiadm -m discovery -t sendtargets -p 127.0.0.1 --login
-wait_for 20 sh -c 'ls /dev/disk/by-path/ip-127* || lsblk -So NAME,TRAN | grep iscsi'
+wait_for 20 bash -c 'lsblk -Sno TRAN | grep -q iscsi'
 D=/dev/$(lsblk -Sno NAME,TRAN | awk '/iscsi/ { print $1; exit }')
 mkfs.ext4 -q $D
 mkdir -p $W/i

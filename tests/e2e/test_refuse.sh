@@ -6,7 +6,7 @@ refused() { # CONFIG ERROR
     mkdir -p $dir
     echo -n dev_size=1048576 >$dir/control
     echo -n "dev_config=$1" >$dir/control
-    expect "$2" sh -c "echo -n 1 >$dir/enable"
+    expect "$2" bash -c "echo -n 1 >$dir/enable"
     [ $((SECONDS - start)) -le 5 ] || fail "it took $((SECONDS - start)) s"
     rmdir $dir
 }

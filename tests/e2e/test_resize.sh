@@ -13,8 +13,8 @@ wait_for 10 test "$(blockdev --getsize64 $A)" = $((128 << 20))
 expect "128.0 MiB" tcmuctl devices
 echo -n 0 >$C/core/user_0/a/attrib/emulate_write_cache
 expect "WCE           0" sdparm --get WCE $A
-expect "not supported" sh -c "echo -n file//tmp/other >$C/core/user_0/a/attrib/dev_config"
-expect "Invalid argument" sh -c "echo -n alloc/x >$C/core/user_0/a/attrib/dev_config"
+expect "not supported" bash -c "echo -n file//tmp/other >$C/core/user_0/a/attrib/dev_config"
+expect "Invalid argument" bash -c "echo -n alloc/x >$C/core/user_0/a/attrib/dev_config"
 wait $FIO
 dd if=/dev/urandom of=$A bs=1M seek=100 count=4 oflag=direct status=none
 remove_loopback 1

@@ -215,8 +215,7 @@ mod tests {
                 let supervisor = Supervisor(happenings);
                 let builder = Builder::async_io_unix_stream(ours).server(guid).unwrap().p2p();
                 let builder = service::serve(builder, &supervisor, &[facts("file"), facts("alloc")]).unwrap();
-                let connection = control::serve(builder, &supervisor).unwrap().build().await.unwrap();
-                connection
+                control::serve(builder, &supervisor).unwrap().build().await.unwrap()
             })
         });
         let client = zbus::block_on(Builder::async_io_unix_stream(theirs).p2p().build()).unwrap();

@@ -1,5 +1,7 @@
 //! `org.kernel.TCMUService1`, as tcmu-runner's users know it: an object for each handler, and an object manager that lists them and
 //! nothing else, since `targetcli` makes a backstore of everything that is listed.
+#![allow(missing_docs)] // of what zbus makes of signals
+
 use std::collections::HashMap;
 
 use zbus::{
@@ -61,7 +63,6 @@ struct Manager {
     handlers: Vec<(OwnedObjectPath, String)>,
 }
 
-#[allow(missing_docs)] // of what the macro makes
 #[interface(name = "org.freedesktop.DBus.ObjectManager")]
 impl Manager {
     /// All handlers.
