@@ -37,4 +37,4 @@ remove_backstore 0 a
 remove_backstore 1 b
 expect "no devices" tcmuctl devices
 stop_daemon
-no_io_errors
+no_complaints

@@ -22,4 +22,4 @@ remove_loopback 3
 remove_backstore 5 own
 wait $P
 grep -q "gone" $W/own
-no_io_errors
+no_complaints

@@ -23,4 +23,4 @@ remove_loopback 2
 remove_backstore 0 a
 remove_backstore 1 b
 stop_daemon
-no_io_errors
+no_complaints

@@ -20,4 +20,4 @@ dd if=/dev/urandom of=$A bs=1M seek=100 count=4 oflag=direct status=none
 remove_loopback 1
 remove_backstore 0 a
 stop_daemon
-no_io_errors
+no_complaints

@@ -18,4 +18,4 @@ wait $FIO
 remove_loopback 1
 remove_backstore 0 a
 stop_daemon
-no_io_errors
+no_complaints

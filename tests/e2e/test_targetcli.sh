@@ -31,4 +31,4 @@ targetcli >$W/last <<CLI
 CLI
 expect "no devices" tcmuctl devices
 stop_daemon
-no_io_errors
+no_complaints
