@@ -1,0 +1,112 @@
+//! The handler passes the bench, and does with files what it says.
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use handler_file::File;
+use tcmu_handler_api::{
+    bench::{BenchDevice, Options, conformance},
+    host::{Plugin, blocking_services},
+    plugin::{Change, DeviceFlags, DeviceInfo, handler_table},
+};
+
+const SIZE: u64 = 1 << 20;
+
+fn plugin() -> Plugin {
+    Plugin::linked(handler_table::<File>(), blocking_services()).unwrap()
+}
+
+fn open(config: &str) -> Result<BenchDevice, String> {
+    BenchDevice::open(&plugin(), config, DeviceInfo::new(SIZE, 512)).map_err(|refusal| refusal.to_string())
+}
+
+fn errno(config: &str) -> i32 {
+    BenchDevice::open(&plugin(), config, DeviceInfo::new(SIZE, 512)).map(|_| 0).unwrap_or_else(|refusal| refusal.errno())
+}
+
+#[test]
+fn it_conforms_with_every_block_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("a.img").display().to_string();
+    for block_size in [512, 4096] {
+        let report = conformance(&plugin(), &config, &Options { block_size, ..Options::default() });
+        assert_eq!(report.exit_status(), 0, "{report}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_config_string_are_named() {
+    let message = |config: &str| plugin().check_config(config).unwrap_err().message().to_owned();
+    assert!(message("").starts_with("the path is missing"));
+    assert!(message("a.img").starts_with("the path \"a.img\" is relative"));
+    assert_eq!(message("/a;ro=1"), "option ro=1: `on` or `off` is needed");
+    assert_eq!(message("/a;direct=on"), "option \"direct\" is not known; there are: ro, create");
+}
+
+#[test]
+fn a_missing_file_is_created_unless_told_not_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new.img");
+    assert_eq!(errno(&format!("{};create=off", path.display())), libc_enoent());
+    assert!(!path.exists());
+    drop(open(&path.display().to_string()).unwrap());
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (SIZE, 0o600));
+    assert_eq!(errno(&format!("{}/none/x", dir.path().display())), libc_enoent());
+}
+
+fn libc_enoent() -> i32 {
+    std::io::Error::from(rustix::io::Errno::NOENT).raw_os_error().unwrap()
+}
+
+#[test]
+fn two_devices_cannot_write_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("a.img").display().to_string();
+    let first = open(&config).unwrap();
+    assert!(open(&config).err().unwrap().ends_with("is in use by another device or process"));
+    drop(first);
+    let _reader = open(&format!("{config};ro=on")).unwrap();
+    let _another = open(&format!("{config};ro=on")).unwrap();
+}
+
+#[test]
+fn what_is_no_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(open(&dir.path().display().to_string()).err().unwrap().contains("Is a directory"));
+    assert!(open("/dev/null").err().unwrap().ends_with("is neither a file nor a block device"));
+}
+
+#[test]
+fn a_read_only_device_that_is_too_short_serves_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("short.img");
+    fs::write(&path, vec![7; 1000]).unwrap();
+    let device = open(&format!("{};ro=on", path.display())).unwrap();
+    assert_eq!(device.info().size(), 512);
+    assert!(device.info().flags().contains(DeviceFlags::READ_ONLY));
+    assert_eq!(device.read(0, 512).unwrap().data, vec![7; 512]);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 1000);
+}
+
+#[test]
+fn the_file_grows_with_the_device_and_never_shrinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.img");
+    let device = open(&path.display().to_string()).unwrap();
+    let resize = |bytes| device.device().reconfigure(&Change::Size(bytes), *device.info()).map(|info| info.size());
+    assert_eq!(resize(2 * SIZE), Ok(2 * SIZE));
+    assert_eq!(fs::metadata(&path).unwrap().len(), 2 * SIZE);
+    assert_eq!(resize(SIZE / 2), Ok(SIZE / 2));
+    assert_eq!(fs::metadata(&path).unwrap().len(), 2 * SIZE);
+    let other = device.device().reconfigure(&Change::Config("/another"), *device.info()).unwrap_err();
+    assert!(other.message().contains("need a new device"));
+}
+
+#[test]
+fn a_file_that_is_cut_off_is_an_error_and_not_zeros() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.img");
+    let device = open(&path.display().to_string()).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    assert_eq!(device.read(0, 4096).unwrap().status, 0);
+    assert!(device.read(4096, 512).unwrap().status < 0);
+}
