@@ -357,7 +357,8 @@ struct tcmu_device_info {
   uint64_t max_unmap;
   // Longest write in bytes that can be `TCMU_REQ_ATOMIC`; 0: none.
   uint32_t max_atomic;
-  // Alignment in bytes that data segments need (`O_DIRECT`); 0 or 1: any. The host copies what does not fit.
+  // Alignment in bytes that data segments need (`O_DIRECT`); 0 or 1: any. A host that cannot align data refuses anything else when
+  // the device is opened.
   uint32_t buffer_alignment;
   // T10 vendor identification, ASCII padded with blanks; all NUL: the host's.
   uint8_t vendor[8];

@@ -325,7 +325,8 @@ pub struct tcmu_device_info {
     pub max_unmap: u64,
     /// Longest write in bytes that can be [`TCMU_REQ_ATOMIC`]; 0: none.
     pub max_atomic: u32,
-    /// Alignment in bytes that data segments need (`O_DIRECT`); 0 or 1: any. The host copies what does not fit.
+    /// Alignment in bytes that data segments need (`O_DIRECT`); 0 or 1: any. A host that cannot align data refuses anything else when
+    /// the device is opened.
     pub buffer_alignment: u32,
     /// T10 vendor identification, ASCII padded with blanks; all NUL: the host's.
     pub vendor: [u8; 8],

@@ -266,6 +266,12 @@ fn check_info(info: &DeviceInfo) -> Result<(), Refusal> {
     if !block_size.is_power_of_two() || !(512..=1 << 20).contains(&block_size) {
         return Err(Refusal::invalid(format!("block size {block_size}: a power of two from 512 to 1048576 is needed")));
     }
+    if info.0.buffer_alignment > 1 {
+        return Err(Refusal::unsupported(format!(
+            "data aligned to {} bytes: this host cannot align data",
+            info.0.buffer_alignment
+        )));
+    }
     let physical = info.0.physical_block_size;
     if physical != 0 && (!physical.is_power_of_two() || physical < block_size) {
         return Err(Refusal::invalid(format!(
