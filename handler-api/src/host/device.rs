@@ -86,7 +86,7 @@ impl OpenDevice {
         // SAFETY: all structs are valid during the call, `events` until the device is closed.
         let status = unsafe { open(&raw const args, &raw mut opened.info.0, &raw mut device, error.raw()) };
         let outcome = error.check(status).and_then(|()| check_info(&opened.info));
-        if status < 0 {
+        if status != 0 {
             // SAFETY: a handler that refused keeps nothing.
             drop(unsafe { Box::from_raw(events) });
             return Err(outcome.err().unwrap_or_else(|| Refusal::new(-status, "refused")));
@@ -319,9 +319,11 @@ impl Text {
 
     /// A status and this text as a result.
     pub(super) fn check(&mut self, status: i32) -> Result<(), Refusal> {
-        if status >= 0 {
+        if status == 0 {
             return Ok(());
         }
+        // A positive value is a plugin's mistake about the sign.
+        let status = -status.saturating_abs();
         let said = self.to_string();
         let errno = status.checked_neg().unwrap_or(libc::EIO);
         Err(if said.is_empty() {

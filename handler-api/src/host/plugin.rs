@@ -133,7 +133,8 @@ impl Plugin {
         }
         // SAFETY: all-zero is a valid table: null pointers and absent functions.
         let mut table: abi::tcmu_handler = unsafe { std::mem::zeroed() };
-        let known = size.min(size_of::<abi::tcmu_handler>());
+        // Whole fields only: after the required part all are pointers.
+        let known = size.min(size_of::<abi::tcmu_handler>()) / size_of::<usize>() * size_of::<usize>();
         // SAFETY: `known` bytes are within both tables.
         unsafe { (&raw mut table).cast::<u8>().copy_from_nonoverlapping(raw.cast(), known) };
         let table: &'static abi::tcmu_handler = Box::leak(Box::new(table));

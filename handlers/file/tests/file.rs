@@ -19,7 +19,7 @@ fn open(config: &str) -> Result<BenchDevice, String> {
 }
 
 fn errno(config: &str) -> i32 {
-    BenchDevice::open(&plugin(), config, DeviceInfo::new(SIZE, 512)).map(|_| 0).unwrap_or_else(|refusal| refusal.errno())
+    BenchDevice::open(&plugin(), config, DeviceInfo::new(SIZE, 512)).map_or_else(|refusal| refusal.errno(), |_| 0)
 }
 
 #[test]

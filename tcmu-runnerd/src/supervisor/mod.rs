@@ -323,11 +323,19 @@ impl Supervisor {
             self.hosts[key].unloadable = Some("disabled by the configuration".into());
             return self.hosts[key].end();
         }
-        if let Some(other) = self.host_of(&facts.subtype).filter(|other| other.plugin != plugin) {
-            let reason = format!("{}: has the same subtype {:?} as {}", plugin.display(), facts.subtype, other.plugin.display());
+        let same = |host: &Host| host.facts.as_ref().is_some_and(|other| other.subtype == facts.subtype);
+        if let Some(other) = self.hosts.iter().position(|host| same(host) && host.plugin != plugin) {
+            // The first in the path counts, whichever was loaded first; but nothing is taken from a handler that is at work already.
+            let (loser, winner) = if key < other && self.kernel.is_none() { (other, key) } else { (key, other) };
+            let (path, first) = (self.hosts[loser].plugin.display(), self.hosts[winner].plugin.display());
+            let reason = format!("{path}: has the same subtype {:?} as {first}", facts.subtype);
             tracing::error!("plugin refused: {reason}");
-            self.hosts[key].unloadable = Some(reason);
-            return self.hosts[key].end();
+            self.hosts[loser].unloadable = Some(reason);
+            self.hosts[loser].facts = None;
+            self.hosts[loser].end();
+            if loser == key {
+                return;
+            }
         }
         let subtype = facts.subtype.clone();
         tracing::info!(handler = subtype, version = facts.version, plugin = %plugin.display(), "loaded");
