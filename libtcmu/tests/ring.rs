@@ -96,6 +96,26 @@ fn completions_from_before_a_reset_are_stale() {
 }
 
 #[test]
+fn a_ring_that_somebody_else_reset_is_not_read_on() {
+    let (mut kernel, mut ring, _bell) = device(SimConfig::default());
+    let mut fetched = Fetched::default();
+    for _ in 0..3 {
+        kernel.queue(&[0; 6], Data::None).unwrap();
+        ring.next(&mut fetched).unwrap();
+        ring.complete(fetched.id, &GOOD).unwrap();
+        ring.publish();
+        kernel.reap().unwrap();
+    }
+    kernel.reset();
+    kernel.queue(&[0; 6], Data::None).unwrap();
+    assert!(matches!(ring.next(&mut Fetched::default()), Err(RingError::Reset { found: 0, .. })));
+    assert!(!ring.publish());
+    assert_eq!(kernel.reap(), Ok(vec![]), "nothing was stored over the new ring");
+    ring.reset().unwrap();
+    assert_eq!(ring.next(&mut Fetched::default()), Ok(Next::Command));
+}
+
+#[test]
 fn task_management_names_the_commands_still_in_flight() {
     let (mut kernel, mut ring, _bell) = device(SimConfig::default());
     let id = kernel.queue(&[0; 6], Data::None).unwrap();

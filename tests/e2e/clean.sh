@@ -14,7 +14,7 @@ for device in $C/core/user_*/*/; do
     echo 2 >"$device/action/reset_ring"
 done
 timeout 20 iscsiadm -m session -u
-mount | awk '/\/tmp\/work/ { print $3 }' | xargs -r timeout 10 umount -l
+mount | awk '/\/tmp\/e2e/ { print $3 }' | xargs -r timeout 10 umount -l
 for portal in $C/iscsi/*/tpgt_1; do
     echo 0 >"$portal/enable"
     rm "$portal"/lun/lun_0/*disk*

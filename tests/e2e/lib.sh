@@ -2,7 +2,7 @@
 set -euo pipefail
 C=/sys/kernel/config/target
 LOG=/tmp/tcmu-runnerd.log
-W=/tmp/work
+W=/tmp/e2e
 mkdir -p $W
 
 fail() { echo "FAILED: $*" >&2; exit 1; }

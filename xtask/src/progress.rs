@@ -1,7 +1,7 @@
 //! Running commands so that a person sees what goes on.
 use std::{
     fs::File,
-    io::{Read, Seek},
+    io::{self, Read, Seek, Write},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
@@ -59,10 +59,28 @@ pub fn quietly(what: &str, command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a command with its output shown as it comes.
+/// Runs a command with its output shown as it comes. Through pipes: the virtual machine opens its standard output anew, which would
+/// truncate a file.
 pub fn loudly(command: &mut Command) -> anyhow::Result<ExitStatus> {
     println!("  $ {}", shown(command));
-    command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
+    let (output, errors) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        scope.spawn(move || errors.map(|mut errors| io::copy(&mut errors, &mut io::stderr())));
+        if let Some(mut output) = output {
+            let mut shown = io::stdout();
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
+                let _ = shown.write_all(&buffer[..count]).and_then(|()| shown.flush());
+            }
+        }
+    });
+    Ok(child.wait()?)
 }
 
 fn tempfile() -> anyhow::Result<File> {

@@ -43,6 +43,8 @@ pub enum RingError {
     Range { at: u32, range: OutOfMapping },
     #[error("command {id} at {at} is in flight already")]
     DuplicateId { at: u32, id: u16 },
+    #[error("cmd_tail is {found}, where {published} was stored: the ring was reset by somebody else")]
+    Reset { found: u32, published: u32 },
     #[error("the ring was found broken before")]
     Poisoned,
 }
@@ -250,6 +252,7 @@ impl Ring {
             if head == at {
                 return Ok(Next::Empty);
             }
+            self.check_tail()?;
             self.index("cmd_head", head)?;
             let room = if head > at { head - at } else { self.size - at };
             let (opcode, len) = self.entry(at)?;
@@ -310,11 +313,16 @@ impl Ring {
             let base = usize::from_ne_bytes(base.try_into().unwrap_or_default());
             let length = usize::from_ne_bytes(length.try_into().unwrap_or_default());
             let data = self.map.at(base as u64, length as u64).map_err(|r| lied(self, r))?;
+            // Data lies behind the ring; a buffer in it would let a read overwrite what decides.
+            if (base as u64) < u64::from(self.offset) + u64::from(self.size) && length > 0 {
+                let range = OutOfMapping { offset: base as u64, len: length as u64, map: self.map.len() as u64 };
+                return Err(self.poison(at, range));
+            }
             into.iovecs.push(libc::iovec { iov_base: data.as_ptr().cast(), iov_len: length });
         }
         into.bidi = bidi as usize;
 
-        into.cdb_len = self.read_cdb(cdb_off, place + u64::from(len), &mut into.cdb).map_err(|r| lied(self, r))?;
+        into.cdb_len = self.read_cdb(cdb_off, place, place + u64::from(len), &mut into.cdb).map_err(|r| lied(self, r))?;
         if self.mark(id) {
             self.broken = true;
             return Err(RingError::DuplicateId { at, id });
@@ -325,8 +333,9 @@ impl Ring {
     }
 
     /// Copies the CDB, whose length its first byte tells, or the end of the entry where it doesn't.
-    fn read_cdb(&self, offset: u64, entry_end: u64, cdb: &mut [u8; MAX_CDB]) -> Result<usize, OutOfMapping> {
+    fn read_cdb(&self, offset: u64, entry: u64, entry_end: u64, cdb: &mut [u8; MAX_CDB]) -> Result<usize, OutOfMapping> {
         self.map.read(offset, &mut cdb[..1])?;
+        let room = entry_end.saturating_sub(offset) as usize;
         let len = match cdb[0] >> 5 {
             0 => 6,
             1 | 2 => 10,
@@ -336,10 +345,23 @@ impl Ring {
                 self.map.read(offset, &mut cdb[..8])?;
                 8 + usize::from(cdb[7])
             }
-            _ => entry_end.saturating_sub(offset).clamp(1, 16) as usize,
+            _ => room.clamp(1, 16),
         };
+        if offset < entry || len > room {
+            return Err(OutOfMapping { offset, len: len as u64, map: self.map.len() as u64 });
+        }
         self.map.read(offset, &mut cdb[..len])?;
         Ok(len)
+    }
+
+    /// Nobody but us stores `cmd_tail`, except a reset of the ring.
+    fn check_tail(&mut self) -> Result<(), RingError> {
+        let found = self.map.load_u32(mailbox::CMD_TAIL, Ordering::Relaxed).map_err(|range| self.poison(0, range))?;
+        if found != self.published {
+            self.broken = true;
+            return Err(RingError::Reset { found, published: self.published });
+        }
+        Ok(())
     }
 
     fn fetch_tmr(&mut self, at: u32, len: u32) -> Result<TaskManagement, RingError> {
@@ -433,7 +455,7 @@ impl Ring {
     /// Shows the kernel all responses so far: one release of `cmd_tail`. Whether there was any, and so a kick is due.
     #[inline]
     pub fn publish(&mut self) -> bool {
-        if self.tail == self.published || self.broken {
+        if self.tail == self.published || self.broken || self.check_tail().is_err() {
             return false;
         }
         self.published = self.tail;
