@@ -2,7 +2,7 @@
 set -euo pipefail
 C=/sys/kernel/config/target
 LOG=/tmp/tcmu-runnerd.log
-W=/tmp/e2e
+W=/tmp/e2e/$(basename "$0" .sh) # a directory of the test's own
 mkdir -p $W
 
 fail() { echo "FAILED: $*" >&2; exit 1; }
