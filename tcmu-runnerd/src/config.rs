@@ -1,5 +1,6 @@
 //! `tcmu.toml`.
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
@@ -26,6 +27,12 @@ pub struct Config {
     pub reactors: usize,
     /// Threads for handlers that block and for file I/O, for each handler; 0: four for each core, at most 32.
     pub workers: usize,
+    /// Subtypes of handlers that get a process for each device.
+    pub host_per_device: Vec<String>,
+    /// Users, by subtype, that handlers run as instead of root.
+    pub host_users: BTreeMap<String, String>,
+    /// How long a device may be without a handler before its commands fail; 0: they wait for ever.
+    pub give_up_seconds: u64,
     /// How long a handler may take to open a device before the tool that enables it gets `ETIMEDOUT`.
     pub open_timeout_seconds: u64,
     /// How long a handler may take to judge a config string.
@@ -43,6 +50,9 @@ impl Default for Config {
             foreign_subtypes: Vec::new(),
             reactors: 0,
             workers: 0,
+            host_per_device: Vec::new(),
+            host_users: BTreeMap::new(),
+            give_up_seconds: 0,
             open_timeout_seconds: 20,
             check_timeout_seconds: 10,
             drain_timeout_seconds: 20,
@@ -110,6 +120,16 @@ impl Config {
                 return Err(wrong(line_of(key), format!("{key} = {value}: 1 to 3600 is needed")));
             }
         }
+        for (subtype, user) in &config.host_users {
+            if !matches!(nix::unistd::User::from_name(user), Ok(Some(_))) {
+                let line = line_of("host_users");
+                return Err(wrong(line, format!("host_users: {subtype} = {user:?}: there is no such user on this machine")));
+            }
+        }
+        if config.give_up_seconds > 86_400 {
+            let value = config.give_up_seconds;
+            return Err(wrong(line_of("give_up_seconds"), format!("give_up_seconds = {value}: 0 to 86400 is needed")));
+        }
         for (key, value) in [("reactors", config.reactors), ("workers", config.workers)] {
             if value > 1024 {
                 return Err(wrong(line_of(key), format!("{key} = {value}: 0 to 1024 is needed")));
@@ -121,6 +141,11 @@ impl Config {
     /// See [`Config::open_timeout_seconds`].
     pub fn open_timeout(&self) -> Duration {
         Duration::from_secs(self.open_timeout_seconds)
+    }
+
+    /// See [`Config::give_up_seconds`].
+    pub fn give_up(&self) -> Option<Duration> {
+        (self.give_up_seconds > 0).then(|| Duration::from_secs(self.give_up_seconds))
     }
 
     /// See [`Config::check_timeout_seconds`].

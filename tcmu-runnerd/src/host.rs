@@ -38,6 +38,8 @@ pub struct HostOptions<'a> {
     pub reactors: usize,
     /// See [`crate::config::Config`].
     pub workers: usize,
+    /// Whom it runs as, if not as who started it.
+    pub user: Option<&'a str>,
 }
 
 /// Runs a host on the socket that is its standard input. Returns when the supervisor is gone.
@@ -45,6 +47,9 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
     let io_flusher = process::set_io_flusher();
     process::no_new_privileges();
     process::drop_capabilities();
+    if let Some(user) = options.user {
+        process::become_user(user)?;
+    }
     // Ctrl-C and the service manager mean the supervisor, which lets commands finish before it lets us go.
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::default())?;

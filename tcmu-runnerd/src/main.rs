@@ -48,6 +48,11 @@ enum Sub {
         reactors: usize,
         #[arg(long)]
         workers: usize,
+        /// For those who look at a list of processes.
+        #[arg(long)]
+        device: Option<String>,
+        #[arg(long)]
+        user: Option<String>,
     },
 }
 
@@ -62,8 +67,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, .. }) = arguments.command {
-        host::run(HostOptions { plugin: &plugin, log_level: &log_level, reactors, workers })?;
+    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, user, .. }) = arguments.command {
+        host::run(HostOptions { plugin: &plugin, log_level: &log_level, reactors, workers, user: user.as_deref() })?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::load(arguments.config.as_deref())?;

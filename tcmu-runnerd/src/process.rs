@@ -39,3 +39,15 @@ pub fn drop_capabilities() {
         }
     }
 }
+
+/// Becomes a user, with the groups that user is in and without any capability. For good.
+pub fn become_user(name: &str) -> anyhow::Result<()> {
+    use std::ffi::CString;
+
+    use nix::unistd::{User, initgroups, setgid, setuid};
+    let user = User::from_name(name)?.ok_or_else(|| anyhow::anyhow!("there is no user {name:?}"))?;
+    initgroups(&CString::new(name)?, user.gid)?;
+    setgid(user.gid)?;
+    setuid(user.uid)?;
+    Ok(())
+}

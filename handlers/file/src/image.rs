@@ -41,7 +41,8 @@ impl Image {
         // A FIFO would block; directories and sockets fail by themselves.
         options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
         let (file, created) = match options.open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && config.create && !config.read_only => {
+            // A device that is taken over had its file: an empty one in its place would be silent loss of everything.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && config.create && !config.read_only && !take_over => {
                 (options.create_new(true).open(path).map_err(|error| refuse(&error))?, true)
             }
             other => (other.map_err(|error| refuse(&error))?, false),

@@ -44,6 +44,12 @@ missing is created, one that is too short is extended. ro: cannot be written. cr
         let image = Image::open(&config, info.size(), open.is_take_over())?;
         let room = image.size()?;
         if room < info.size() {
+            if image.is_regular() && !config.read_only && open.is_take_over() {
+                return Err(Refusal::new(
+                    rustix::io::Errno::IO.raw_os_error(),
+                    format!("{} has {room} bytes, but had {} when it was served: was it truncated?", config.path, info.size()),
+                ));
+            }
             if image.is_regular() && !config.read_only {
                 image.extend(info.size())?;
                 log::info(Some(&notifier), format!("{} was extended from {room} to {} bytes", config.path, info.size()));

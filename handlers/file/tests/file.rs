@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use handler_file::File;
 use tcmu_handler_api::{
     bench::{BenchDevice, Options, conformance},
-    host::{Plugin, blocking_services},
+    host::{Events, Level, OpenSpec, Plugin, blocking_services},
     plugin::{Change, DeviceFlags, DeviceInfo, handler_table},
 };
 
@@ -51,6 +51,28 @@ fn a_missing_file_is_created_unless_told_not_to() {
     let metadata = fs::metadata(&path).unwrap();
     assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (SIZE, 0o600));
     assert_eq!(errno(&format!("{}/none/x", dir.path().display())), libc_enoent());
+}
+
+#[test]
+fn a_device_that_is_taken_over_gets_its_own_file_or_none() {
+    struct Quiet;
+    impl Events for Quiet {
+        fn size_changed(&self, _: u64) {}
+        fn log(&self, _: Level, _: &str) {}
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.img");
+    let config = path.display().to_string();
+    let take_over = || {
+        let spec = OpenSpec { config: &config, name: "user_0/a", take_over: true, info: DeviceInfo::new(SIZE, 512) };
+        plugin().open(spec, std::sync::Arc::new(Quiet)).map(drop).map_err(|refusal| refusal.to_string())
+    };
+    assert!(take_over().unwrap_err().contains("No such file"), "an empty file must not take the place of one that is away");
+    assert!(!path.exists());
+    fs::write(&path, [1; 4096]).unwrap();
+    assert!(take_over().unwrap_err().contains("was it truncated?"));
+    drop(open(&config).unwrap());
+    take_over().unwrap();
 }
 
 fn libc_enoent() -> i32 {

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Happening;
+use tcmu::BackstoreId;
+
+use super::{Happening, machine::HostName};
 use crate::{
     config::Config,
     protocol::{Channel, FromHost, HandlerFacts, ToHost},
@@ -25,6 +27,10 @@ pub(super) type HostKey = usize;
 /// A plugin, and the process that runs it.
 pub(super) struct Host {
     pub(super) plugin: PathBuf,
+    /// The only device it serves, where each has a host of its own.
+    pub(super) device: Option<BackstoreId>,
+    /// Whom it runs as; `None` is root.
+    pub(super) user: Option<String>,
     /// Known once it was ready for the first time.
     pub(super) facts: Option<HandlerFacts>,
     /// Why it can't be loaded.
@@ -45,8 +51,31 @@ struct Running {
 }
 
 impl Host {
-    pub(super) fn new(plugin: PathBuf) -> Host {
-        Host { plugin, facts: None, unloadable: None, running: None, generation: 0, quick_deaths: 0, restart: None, restarts: 0 }
+    pub(super) fn new(plugin: PathBuf, config: &Config) -> Host {
+        let user = config.host_users.get(&subtype_by_file(&plugin)).cloned();
+        Host {
+            plugin,
+            device: None,
+            user,
+            facts: None,
+            unloadable: None,
+            running: None,
+            generation: 0,
+            quick_deaths: 0,
+            restart: None,
+            restarts: 0,
+        }
+    }
+
+    /// A host like this one, for one device.
+    pub(super) fn for_device(&self, device: BackstoreId, config: &Config) -> Host {
+        Host { device: Some(device), facts: self.facts.clone(), ..Host::new(self.plugin.clone(), config) }
+    }
+
+    /// Its name, once its handler is known.
+    pub(super) fn name(&self) -> Option<HostName> {
+        let subtype = self.facts.as_ref()?.subtype.clone();
+        Some(HostName { subtype, device: self.device.clone() })
     }
 
     /// Starts the process, and a thread that listens to it.
@@ -57,15 +86,21 @@ impl Host {
             Some(facts) => facts.subtype.clone(),
             None => subtype_by_file(&self.plugin),
         };
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .arg("handler-host")
             .arg(name)
             .arg(&self.plugin)
             .args(["--log-level", &config.log_level])
             .args(["--reactors", &config.reactors.to_string()])
-            .args(["--workers", &config.workers.to_string()])
-            .stdin(Stdio::from(theirs))
-            .spawn()?;
+            .args(["--workers", &config.workers.to_string()]);
+        if let Some(device) = &self.device {
+            command.args(["--device", &device.to_string()]);
+        }
+        if let Some(user) = &self.user {
+            command.args(["--user", user]);
+        }
+        let child = command.stdin(Stdio::from(theirs)).spawn()?;
         self.generation += 1;
         self.restart = None;
         let (listening, generation, happenings) = (channel.try_clone()?, self.generation, happenings.clone());
@@ -140,6 +175,18 @@ impl Host {
         ended
     }
 
+    /// It could not be started: once more, later.
+    pub(super) fn retry(&mut self) {
+        self.restart = Some(Instant::now() + LONGEST_DELAY);
+    }
+
+    /// Lets the process end without waiting for it.
+    pub(super) fn end_later(mut self) {
+        if let Err(error) = thread::Builder::new().name("host-end".into()).spawn(move || self.end()) {
+            tracing::error!(%error, "no thread to end a handler host");
+        }
+    }
+
     /// Lets the process end: it does when its socket is closed. Waits a little, then insists.
     pub(super) fn end(&mut self) {
         let Some(mut running) = self.running.take() else { return };
@@ -156,7 +203,8 @@ impl Host {
     }
 }
 
-fn subtype_by_file(plugin: &std::path::Path) -> String {
+/// What a plugin's file name says of its subtype.
+pub(super) fn subtype_by_file(plugin: &std::path::Path) -> String {
     let stem = plugin.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     stem.strip_prefix("lib").unwrap_or(stem).strip_prefix("handler_").unwrap_or(stem).to_owned()
 }

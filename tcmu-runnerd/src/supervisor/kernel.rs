@@ -155,6 +155,17 @@ impl Kernel {
         });
     }
 
+    /// Lets a device's commands come and fail, on a thread of its own.
+    pub(super) fn fail_commands(&self, id: &BackstoreId) {
+        let (id, roots) = (id.clone(), self.roots.clone());
+        self.spawn("fail", move || {
+            let backstore = Backstore::at(&roots, &id);
+            if let Err(error) = backstore.block(false).and_then(|()| backstore.reset_ring(ResetRing::Fail)) {
+                tracing::error!(device = %id, %error, "its commands cannot be failed");
+            }
+        });
+    }
+
     /// Tells the kernel to wait for nobody any more: other programs and `rmdir` must not hang on a daemon that isn't there.
     pub(super) fn stop_replies(&self) {
         if let Err(error) = self.netlink.set_kernel_replies(false) {

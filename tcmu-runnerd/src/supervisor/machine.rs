@@ -2,6 +2,7 @@
 //! order of events can be tried.
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,46 @@ pub type Request = u64;
 
 /// How long after a failed take-over it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often the commands of a device that was given up fail.
+const FAIL_EVERY: Duration = Duration::from_secs(1);
+
+/// A process that serves devices: all of a handler's, or one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostName {
+    /// The handler.
+    pub subtype: String,
+    /// The only device, where the configuration gives each a host of its own.
+    pub device: Option<BackstoreId>,
+}
+
+impl HostName {
+    /// The host of a handler: it judges config strings, and serves the devices that have none of their own.
+    pub fn of_handler(subtype: &str) -> HostName {
+        HostName { subtype: subtype.to_owned(), device: None }
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.device {
+            None => f.write_str(&self.subtype),
+            Some(device) => write!(f, "{} {device}", self.subtype),
+        }
+    }
+}
+
+/// What the operator decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a device may take to be opened or closed before the tool that waits for it is answered.
+    pub open_timeout: Duration,
+    /// Subtypes that are another program's.
+    pub foreign: HashSet<String>,
+    /// Subtypes whose devices get a host each.
+    pub host_per_device: HashSet<String>,
+    /// How long a device may be without a handler before its commands fail; `None`: they are held back for ever.
+    pub give_up: Option<Duration>,
+}
 
 /// What happens.
 #[derive(Clone, Debug)]
@@ -33,10 +74,10 @@ pub enum Input {
     Prepared { id: BackstoreId, outcome: Result<(), (i32, String)> },
     /// A device is blocked, as [`Action::Block`] asked.
     Blocked { id: BackstoreId },
-    /// A handler's host is ready.
-    HostUp { subtype: String },
-    /// A handler's host is gone; another will come.
-    HostDown { subtype: String },
+    /// A host is ready.
+    HostUp { host: HostName },
+    /// A host is gone; another will come.
+    HostDown { host: HostName },
     /// A host answers.
     Answer { request: Request, outcome: Outcome },
     /// A host can't serve a device any more.
@@ -56,11 +97,17 @@ pub enum Action {
     /// Find out the device's facts and open its descriptor, if it isn't open. With `take_over`: block it and empty its ring first.
     Prepare { id: BackstoreId, minor: u32, take_over: bool },
     /// Send a host this.
-    Open { request: Request, id: BackstoreId, subtype: String, take_over: bool },
+    Open { request: Request, id: BackstoreId, host: HostName, take_over: bool },
     /// Send a host this.
-    Close { request: Request, id: BackstoreId, subtype: String },
+    Close { request: Request, id: BackstoreId, host: HostName },
     /// Send a host this.
-    Reconfigure { request: Request, id: BackstoreId, subtype: String, change: DeviceChange },
+    Reconfigure { request: Request, id: BackstoreId, host: HostName, change: DeviceChange },
+    /// Start a host for one device.
+    StartHost { host: HostName },
+    /// That device is gone.
+    EndHost { host: HostName },
+    /// Commands go to the ring, and what is in it fails: nobody has been there for too long.
+    FailCommands { id: BackstoreId },
     /// New commands end with BUSY.
     Block { id: BackstoreId },
     /// New commands go to the ring.
@@ -98,7 +145,13 @@ pub struct Device {
     pub name: DeviceName,
     /// Where it is in its life.
     pub state: State,
+    /// Who serves it.
+    pub host: HostName,
     take_over: bool,
+    /// Since when nobody serves it, though somebody did.
+    unserved: Option<Instant>,
+    /// When its commands are to fail again, once it was given up.
+    fail: Option<Instant>,
     /// The event that enabled it, if it waits for an answer.
     added: Option<Token>,
     /// The event that removes it, if it waits for an answer.
@@ -118,26 +171,26 @@ enum Purpose {
 /// The registry.
 pub struct Machine {
     devices: BTreeMap<BackstoreId, Device>,
-    /// Handlers and whether their hosts are ready.
-    hosts: HashMap<String, bool>,
-    foreign: HashSet<String>,
+    handlers: HashSet<String>,
+    /// Hosts and whether they are ready.
+    hosts: HashMap<HostName, bool>,
+    settings: Settings,
     requests: HashMap<Request, (BackstoreId, Purpose)>,
     next_request: Request,
-    open_timeout: Duration,
     stopping: bool,
     actions: Vec<Action>,
 }
 
 impl Machine {
-    /// A registry without devices. Subtypes in `foreign` are another program's.
-    pub fn new(open_timeout: Duration, foreign: impl IntoIterator<Item = String>) -> Machine {
+    /// A registry without devices.
+    pub fn new(settings: Settings) -> Machine {
         Machine {
             devices: BTreeMap::new(),
+            handlers: HashSet::new(),
             hosts: HashMap::new(),
-            foreign: foreign.into_iter().collect(),
+            settings,
             requests: HashMap::new(),
             next_request: 0,
-            open_timeout,
             stopping: false,
             actions: Vec::new(),
         }
@@ -145,7 +198,8 @@ impl Machine {
 
     /// A handler that devices can be routed to.
     pub fn add_handler(&mut self, subtype: &str) {
-        self.hosts.entry(subtype.to_owned()).or_insert(false);
+        self.handlers.insert(subtype.to_owned());
+        self.hosts.entry(HostName::of_handler(subtype)).or_insert(false);
     }
 
     /// All devices.
@@ -164,10 +218,14 @@ impl Machine {
     pub fn next_tick(&self) -> Option<Instant> {
         self.devices
             .values()
-            .filter_map(|device| match device.state {
-                State::Failed { retry, .. } => Some(retry),
-                _ => device.deadline.filter(|_| device.added.is_some() || device.removed.is_some()),
+            .flat_map(|device| {
+                let due = match device.state {
+                    State::Failed { retry, .. } => Some(retry),
+                    _ => device.deadline.filter(|_| device.added.is_some() || device.removed.is_some()),
+                };
+                [due, self.fails_at(device)]
             })
+            .flatten()
             .min()
     }
 
@@ -184,19 +242,15 @@ impl Machine {
                     self.close(&id);
                 }
             }
-            Input::HostUp { subtype } => {
-                self.hosts.insert(subtype.clone(), true);
-                for id in self.of_host(&subtype, |device| device.state == State::Waiting) {
-                    self.open(&id);
-                }
-            }
-            Input::HostDown { subtype } => self.host_down(&subtype),
+            Input::HostUp { host } => self.host_up(&host),
+            Input::HostDown { host } => self.host_down(&host, now),
             Input::Answer { request, outcome } => self.answered(request, outcome, now),
             Input::DeviceFailed { id, reason } => {
                 if let Some(device) = self.devices.get_mut(&id).filter(|device| device.state == State::Serving) {
                     // Nothing comes from this ring until it is reset: the device is closed and taken over anew.
                     tracing::error!(device = %id, "{reason}");
                     device.take_over = true;
+                    device.unserved = Some(now);
                     self.close(&id);
                 }
             }
@@ -214,12 +268,12 @@ impl Machine {
     }
 
     fn added(&mut self, token: Token, minor: u32, name: DeviceName, now: Instant) {
-        if self.foreign.contains(&name.subtype) {
+        if self.settings.foreign.contains(&name.subtype) {
             return;
         }
         let refuse = if self.stopping {
             Some(libc::ESHUTDOWN)
-        } else if !self.hosts.contains_key(&name.subtype) {
+        } else if !self.handlers.contains(&name.subtype) {
             tracing::warn!(device = %name.id, "there is no handler {:?}; it is refused", name.subtype);
             Some(libc::ENOENT)
         } else if self.devices.contains_key(&name.id) {
@@ -232,12 +286,30 @@ impl Machine {
         if let Some(errno) = refuse {
             return self.answer_kernel(Some(token), -errno);
         }
-        self.insert(minor, name, false, Some(token), Some(now + self.open_timeout));
+        self.insert(minor, name, false, Some(token), Some(now + self.settings.open_timeout));
     }
 
     fn insert(&mut self, minor: u32, name: DeviceName, take_over: bool, added: Option<Token>, deadline: Option<Instant>) {
         let id = name.id.clone();
-        let device = Device { minor, name, state: State::Preparing, take_over, added, removed: None, unwanted: false, deadline };
+        let mut host = HostName::of_handler(&name.subtype);
+        if self.settings.host_per_device.contains(&name.subtype) {
+            host.device = Some(id.clone());
+            self.hosts.insert(host.clone(), false);
+            self.actions.push(Action::StartHost { host: host.clone() });
+        }
+        let device = Device {
+            minor,
+            name,
+            state: State::Preparing,
+            host,
+            take_over,
+            unserved: None,
+            fail: None,
+            added,
+            removed: None,
+            unwanted: false,
+            deadline,
+        };
         self.devices.insert(id.clone(), device);
         self.actions.push(Action::Prepare { id, minor, take_over });
     }
@@ -248,7 +320,7 @@ impl Machine {
         device.removed = token;
         device.unwanted = true;
         if device.added.is_none() {
-            device.deadline = Some(now + self.open_timeout);
+            device.deadline = Some(now + self.settings.open_timeout);
         }
         let state = device.state.clone();
         self.answer_kernel(earlier, 0);
@@ -268,13 +340,13 @@ impl Machine {
         if device.state != State::Serving {
             return self.answer_kernel(Some(token), -libc::EAGAIN);
         }
-        let subtype = device.name.subtype.clone();
+        let host = device.host.clone();
         let request = self.request(id, Purpose::Reconfigure(token, change.clone()));
-        self.actions.push(Action::Reconfigure { request, id: id.clone(), subtype, change });
+        self.actions.push(Action::Reconfigure { request, id: id.clone(), host, change });
     }
 
     fn unknown_reconfigured(&mut self, token: Token, subtype: Option<&str>) {
-        if !subtype.is_some_and(|subtype| self.foreign.contains(subtype)) {
+        if !subtype.is_some_and(|subtype| self.settings.foreign.contains(subtype)) {
             self.answer_kernel(Some(token), -libc::ENODEV);
         }
     }
@@ -285,15 +357,19 @@ impl Machine {
             self.removed(None, &id, now);
         }
         for (minor, name) in present {
-            if self.devices.contains_key(&name.id) || self.foreign.contains(&name.subtype) {
+            if self.devices.contains_key(&name.id) || self.settings.foreign.contains(&name.subtype) {
                 continue;
             }
-            if !self.hosts.contains_key(&name.subtype) {
+            if !self.handlers.contains(&name.subtype) {
                 tracing::warn!(device = %name.id, "there is no handler {:?}; the device is left alone", name.subtype);
                 continue;
             }
             tracing::info!(device = %name.id, "taking over");
+            let id = name.id.clone();
             self.insert(minor, name, true, None, None);
+            if let Some(device) = self.devices.get_mut(&id) {
+                device.unserved = Some(now);
+            }
         }
     }
 
@@ -303,7 +379,7 @@ impl Machine {
             return self.forget(id);
         }
         match outcome {
-            Ok(()) if self.hosts.get(&device.name.subtype) == Some(&true) => self.open(id),
+            Ok(()) if self.hosts.get(&device.host) == Some(&true) => self.open(id),
             Ok(()) => self.set(id, State::Waiting),
             Err((errno, reason)) => self.failed(id, errno, reason, now),
         }
@@ -312,17 +388,17 @@ impl Machine {
     fn open(&mut self, id: &BackstoreId) {
         let Some(device) = self.devices.get_mut(id) else { return };
         device.state = State::Opening;
-        let (subtype, take_over) = (device.name.subtype.clone(), device.take_over);
+        let (host, take_over) = (device.host.clone(), device.take_over);
         let request = self.request(id, Purpose::Open);
-        self.actions.push(Action::Open { request, id: id.clone(), subtype, take_over });
+        self.actions.push(Action::Open { request, id: id.clone(), host, take_over });
     }
 
     fn close(&mut self, id: &BackstoreId) {
         let Some(device) = self.devices.get_mut(id) else { return };
         device.state = State::Closing;
-        let subtype = device.name.subtype.clone();
+        let host = device.host.clone();
         let request = self.request(id, Purpose::Close);
-        self.actions.push(Action::Close { request, id: id.clone(), subtype });
+        self.actions.push(Action::Close { request, id: id.clone(), host });
     }
 
     /// A device could not be opened: a new one is refused, one that was there before is tried again.
@@ -371,6 +447,7 @@ impl Machine {
             return self.failed(id, errno, message, now);
         }
         device.state = State::Serving;
+        (device.unserved, device.fail) = (None, None);
         if device.removed.is_none() {
             device.deadline = None;
         }
@@ -399,19 +476,41 @@ impl Machine {
             tracing::info!(device = %id, "closed");
             return self.forget(id);
         }
-        // Closed because its ring could not be used: from the start.
-        device.state = State::Preparing;
-        let minor = device.minor;
+        // Closed because its ring could not be used.
         self.actions.push(Action::Release { id: id.clone() });
+        self.prepare_anew(id);
+    }
+
+    fn host_up(&mut self, host: &HostName) {
+        // The host of a device that is gone is on its way out.
+        let Some(up) = self.hosts.get_mut(host) else { return };
+        *up = true;
+        for id in self.of_host(host, |device| device.state == State::Waiting) {
+            let Some(device) = self.devices.get_mut(&id) else { continue };
+            if device.fail.take().is_some() {
+                // There may be commands in its ring: they are for the next reset.
+                self.prepare_anew(&id);
+            } else {
+                self.open(&id);
+            }
+        }
+    }
+
+    /// From the start: block it, empty its ring, open it.
+    fn prepare_anew(&mut self, id: &BackstoreId) {
+        let Some(device) = self.devices.get_mut(id) else { return };
+        (device.state, device.take_over, device.fail) = (State::Preparing, true, None);
+        let minor = device.minor;
         self.actions.push(Action::Prepare { id: id.clone(), minor, take_over: true });
     }
 
-    fn host_down(&mut self, subtype: &str) {
-        self.hosts.insert(subtype.to_owned(), false);
+    fn host_down(&mut self, host: &HostName, now: Instant) {
+        let Some(up) = self.hosts.get_mut(host) else { return };
+        *up = false;
         let lost: Vec<Request> = self
             .requests
             .iter()
-            .filter(|(_, (id, _))| self.devices.get(id).is_none_or(|device| device.name.subtype == subtype))
+            .filter(|(_, (id, _))| self.devices.get(id).is_none_or(|device| device.host == *host))
             .map(|(request, _)| *request)
             .collect();
         for request in lost {
@@ -419,7 +518,7 @@ impl Machine {
                 self.answer_kernel(Some(token), -libc::EIO);
             }
         }
-        for id in self.of_host(subtype, |_| true) {
+        for id in self.of_host(host, |_| true) {
             let Some(device) = self.devices.get_mut(&id) else { continue };
             match device.state {
                 State::Closing | State::Blocking => self.forget(&id),
@@ -430,10 +529,8 @@ impl Machine {
                         self.forget(&id);
                         continue;
                     }
-                    device.take_over = true;
-                    device.state = State::Preparing;
-                    let minor = device.minor;
-                    self.actions.push(Action::Prepare { id, minor, take_over: true });
+                    device.unserved.get_or_insert(now);
+                    self.prepare_anew(&id);
                 }
                 State::Preparing | State::Waiting | State::Failed { .. } => {}
             }
@@ -465,18 +562,39 @@ impl Machine {
                 && retry <= now
                 && !self.stopping
             {
-                device.state = State::Preparing;
-                device.take_over = true;
-                let minor = device.minor;
-                self.actions.push(Action::Prepare { id, minor, take_over: true });
+                self.prepare_anew(&id);
+                continue;
+            }
+            if self.devices.get(&id).and_then(|device| self.fails_at(device)).is_some_and(|at| at <= now) {
+                self.fail_commands(&id, now);
             }
         }
+    }
+
+    /// When the commands of a device that nobody serves are to fail (again).
+    fn fails_at(&self, device: &Device) -> Option<Instant> {
+        let unserved = matches!(device.state, State::Waiting | State::Failed { .. }) && !self.stopping;
+        let limit = device.unserved? + self.settings.give_up?;
+        unserved.then(|| device.fail.unwrap_or(limit))
+    }
+
+    fn fail_commands(&mut self, id: &BackstoreId, now: Instant) {
+        let Some(device) = self.devices.get_mut(id) else { return };
+        if device.fail.is_none() {
+            tracing::error!(device = %id, "nobody has served it for too long: its commands fail until somebody does");
+        }
+        device.fail = Some(now + FAIL_EVERY);
+        self.actions.push(Action::FailCommands { id: id.clone() });
     }
 
     /// A device's end.
     fn forget(&mut self, id: &BackstoreId) {
         let Some(device) = self.devices.remove(id) else { return };
         self.actions.push(Action::Release { id: id.clone() });
+        if device.host.device.is_some() {
+            self.hosts.remove(&device.host);
+            self.actions.push(Action::EndHost { host: device.host });
+        }
         self.answer_kernel(device.added, -libc::ENODEV);
         // After the descriptor is closed, which is what the kernel waits for.
         self.answer_kernel(device.removed, 0);
@@ -504,8 +622,8 @@ impl Machine {
         self.devices.iter().filter(|(_, device)| which(device)).map(|(id, _)| id.clone()).collect()
     }
 
-    fn of_host(&self, subtype: &str, which: impl Fn(&Device) -> bool) -> Vec<BackstoreId> {
-        self.ids(|device| device.name.subtype == subtype && which(device))
+    fn of_host(&self, host: &HostName, which: impl Fn(&Device) -> bool) -> Vec<BackstoreId> {
+        self.ids(|device| device.host == *host && which(device))
     }
 }
 
@@ -522,13 +640,26 @@ mod tests {
     }
 
     fn machine() -> Machine {
-        let mut machine = Machine::new(Duration::from_secs(20), ["other".to_owned()]);
+        let mut machine = Machine::new(settings());
         machine.add_handler("file");
         machine
     }
 
+    fn settings() -> Settings {
+        Settings {
+            open_timeout: Duration::from_secs(20),
+            foreign: ["other".to_owned()].into(),
+            host_per_device: HashSet::new(),
+            give_up: None,
+        }
+    }
+
+    fn file() -> HostName {
+        HostName::of_handler("file")
+    }
+
     fn up(machine: &mut Machine) {
-        machine.handle(Input::HostUp { subtype: "file".into() }, Instant::now());
+        machine.handle(Input::HostUp { host: file() }, Instant::now());
     }
 
     fn refused(errno: i32) -> Outcome {
@@ -596,11 +727,11 @@ mod tests {
         let actions = machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, now);
         let [Action::Open { request, take_over: true, .. }] = actions[..] else { panic!() };
         assert_eq!(machine.handle(Input::Answer { request, outcome: Outcome::Done }, now), [Action::Unblock { id: id.clone() }]);
-        let actions = machine.handle(Input::HostDown { subtype: "file".into() }, now);
+        let actions = machine.handle(Input::HostDown { host: file() }, now);
         assert_eq!(actions, [Action::Prepare { id: id.clone(), minor: 5, take_over: true }]);
         assert_eq!(machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, now), []);
         assert_eq!(machine.devices()[&id].state, State::Waiting);
-        let actions = machine.handle(Input::HostUp { subtype: "file".into() }, now);
+        let actions = machine.handle(Input::HostUp { host: file() }, now);
         assert!(matches!(actions[..], [Action::Open { take_over: true, .. }]));
     }
 
@@ -613,6 +744,55 @@ mod tests {
         machine.handle(Input::Prepared { id: id.clone(), outcome: Err((5, "gone".into())) }, now);
         let due = machine.next_tick().unwrap();
         assert_eq!(machine.handle(Input::Tick, due), [Action::Prepare { id, minor: 5, take_over: true }]);
+    }
+
+    #[test]
+    fn a_device_with_a_host_of_its_own_lives_and_dies_with_it() {
+        let now = Instant::now();
+        let mut machine = Machine::new(Settings { host_per_device: ["file".to_owned()].into(), ..settings() });
+        machine.add_handler("file");
+        up(&mut machine);
+        let host = |n| HostName { device: Some(name(n).id), ..file() };
+        for n in 0..2 {
+            let actions = machine.handle(Input::Added { token: u64::from(n), minor: n, name: name(n) }, now);
+            assert_eq!(actions[0], Action::StartHost { host: host(n) });
+            machine.handle(Input::Prepared { id: name(n).id, outcome: Ok(()) }, now);
+            let actions = machine.handle(Input::HostUp { host: host(n) }, now);
+            let [Action::Open { request, host: ref at, .. }] = actions[..] else { panic!("{actions:?}") };
+            assert_eq!(*at, host(n));
+            machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+        }
+        let actions = machine.handle(Input::HostDown { host: host(0) }, now);
+        assert_eq!(actions, [Action::Prepare { id: name(0).id, minor: 0, take_over: true }], "the other one is not touched");
+        assert_eq!(machine.handle(Input::HostDown { host: file() }, now), [], "nor by the handler's own host");
+        let actions = machine.handle(Input::Removed { token: 9, id: name(1).id }, now);
+        let [Action::Close { request, .. }] = actions[..] else { panic!("{actions:?}") };
+        let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+        assert!(actions.contains(&Action::EndHost { host: host(1) }), "{actions:?}");
+        assert_eq!(machine.handle(Input::HostUp { host: host(1) }, now), [], "it comes too late");
+    }
+
+    #[test]
+    fn commands_fail_once_nobody_served_them_for_as_long_as_the_operator_says() {
+        let now = Instant::now();
+        let second = |n| now + Duration::from_secs(n);
+        let mut machine = Machine::new(Settings { give_up: Some(Duration::from_secs(60)), ..settings() });
+        machine.add_handler("file");
+        up(&mut machine);
+        let id = name(0).id;
+        machine.handle(Input::Present(vec![(5, name(0))]), now);
+        let actions = machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, now);
+        let [Action::Open { request, .. }] = actions[..] else { panic!() };
+        machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+        machine.handle(Input::HostDown { host: file() }, second(10));
+        machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, second(10));
+        assert_eq!(machine.next_tick(), Some(second(70)));
+        assert_eq!(machine.handle(Input::Tick, second(69)), []);
+        assert_eq!(machine.handle(Input::Tick, second(70)), [Action::FailCommands { id: id.clone() }]);
+        assert_eq!(machine.handle(Input::Tick, second(71)), [Action::FailCommands { id: id.clone() }]);
+        let actions = machine.handle(Input::HostUp { host: file() }, second(72));
+        assert_eq!(actions, [Action::Prepare { id: id.clone(), minor: 5, take_over: true }], "its ring is emptied first");
+        assert_eq!(machine.next_tick(), None);
     }
 
     #[derive(Clone, Debug)]
@@ -649,8 +829,14 @@ mod tests {
 
         /// Whatever happens in whatever order: every event of the kernel gets exactly one answer.
         #[test]
-        fn every_event_is_answered_exactly_once(moves in proptest::collection::vec(moves(), 1..80)) {
-            let mut machine = machine();
+        fn every_event_is_answered_exactly_once(moves in proptest::collection::vec(moves(), 1..80), per_device: bool, give_up: bool) {
+            let mut machine = Machine::new(Settings {
+                host_per_device: per_device.then(|| "file".to_owned()).into_iter().collect(),
+                give_up: give_up.then_some(Duration::from_secs(10)),
+                ..settings()
+            });
+            machine.add_handler("file");
+            let mut starts: HashSet<HostName> = HashSet::new();
             let mut now = Instant::now();
             let mut token = 0;
             let mut owed = HashSet::new();
@@ -698,10 +884,10 @@ mod tests {
                         let request = requests.remove(n % requests.len()).unwrap();
                         inputs.push(Input::Answer { request, outcome: if kind == 2 { refused(5) } else { Outcome::Done } });
                     }
-                    Move::Up => inputs.push(Input::HostUp { subtype: "file".into() }),
+                    Move::Up => inputs.extend(starts.iter().cloned().chain([file()]).map(|host| Input::HostUp { host })),
                     Move::Down => {
                         requests.clear();
-                        inputs.push(Input::HostDown { subtype: "file".into() });
+                        inputs.extend(starts.iter().cloned().chain([file()]).map(|host| Input::HostDown { host }));
                     }
                     Move::Fail(n) => inputs.push(Input::DeviceFailed { id: name(n).id, reason: "x".into() }),
                     Move::Time(seconds) => {
@@ -720,7 +906,11 @@ mod tests {
                             | Action::Close { request, .. }
                             | Action::Reconfigure { request, .. } => requests.push_back(request),
                             Action::Block { id } => blocking.push_back(id),
-                            Action::Unblock { .. } | Action::Release { .. } => {}
+                            Action::StartHost { host } => {
+                                starts.insert(host);
+                            }
+                            Action::EndHost { host } => prop_assert!(starts.remove(&host), "ended twice"),
+                            Action::Unblock { .. } | Action::Release { .. } | Action::FailCommands { .. } => {}
                         }
                     }
                 }

@@ -5,7 +5,7 @@ mod kernel;
 pub mod machine;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -13,9 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hosts::{Host, HostKey};
+use hosts::{Host, HostKey, subtype_by_file};
 use kernel::{Kernel, Prepared};
-use machine::{Action, Input, Machine, State};
+use machine::{Action, HostName, Input, Machine, Settings, State};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tcmu::{BackstoreId, Roots};
 
@@ -89,7 +89,8 @@ struct Supervisor {
     start: Start,
     config: Config,
     happenings: Sender<Happening>,
-    hosts: Vec<Host>,
+    hosts: BTreeMap<HostKey, Host>,
+    next_host: HostKey,
     machine: Machine,
     kernel: Option<Kernel>,
     bus: Option<Bus>,
@@ -104,12 +105,18 @@ struct Supervisor {
 impl Supervisor {
     fn new(start: Start, happenings: Sender<Happening>) -> Supervisor {
         let config = start.config.clone();
-        let machine = Machine::new(config.open_timeout(), config.foreign_subtypes.iter().cloned());
+        let machine = Machine::new(Settings {
+            open_timeout: config.open_timeout(),
+            foreign: config.foreign_subtypes.iter().cloned().collect(),
+            host_per_device: config.host_per_device.iter().cloned().collect(),
+            give_up: config.give_up(),
+        });
         Supervisor {
             start,
             config,
             happenings,
-            hosts: Vec::new(),
+            hosts: BTreeMap::new(),
+            next_host: 0,
             machine,
             kernel: None,
             bus: None,
@@ -132,19 +139,16 @@ impl Supervisor {
                 tracing::error!("plugin refused: {distrust}");
                 continue;
             }
-            let mut host = Host::new(plugin);
-            match host.start(self.hosts.len(), &self.config, &self.happenings) {
-                Ok(()) => self.hosts.push(host),
-                Err(error) => tracing::error!(plugin = %host.plugin.display(), %error, "its host cannot be started"),
-            }
+            let host = Host::new(plugin, &self.config);
+            self.add_host(host);
         }
         let end = Instant::now() + LOAD;
-        while self.hosts.iter().any(|host| host.facts.is_none() && host.unloadable.is_none()) {
+        while self.hosts.values().any(|host| host.facts.is_none() && host.unloadable.is_none()) {
             let left = end.saturating_duration_since(Instant::now());
             match happened.recv_timeout(left) {
                 Ok(happening) => self.happened(happening),
                 Err(_) => {
-                    for host in self.hosts.iter().filter(|host| host.facts.is_none() && host.unloadable.is_none()) {
+                    for host in self.hosts.values().filter(|host| host.facts.is_none() && host.unloadable.is_none()) {
                         tracing::error!(plugin = %host.plugin.display(), "did not load within {} s; going on without it", LOAD.as_secs());
                     }
                     break;
@@ -154,8 +158,21 @@ impl Supervisor {
         }
     }
 
+    fn add_host(&mut self, mut host: Host) {
+        let key = self.next_host;
+        self.next_host += 1;
+        if let Err(error) = host.start(key, &self.config, &self.happenings) {
+            tracing::error!(plugin = %host.plugin.display(), %error, "its host cannot be started");
+            if host.device.is_none() {
+                return;
+            }
+            host.retry();
+        }
+        self.hosts.insert(key, host);
+    }
+
     fn handlers(&self) -> Vec<HandlerFacts> {
-        self.hosts.iter().filter_map(|host| host.facts.clone()).collect()
+        self.hosts.values().filter_map(|host| host.facts.clone()).collect()
     }
 
     fn serve(&mut self, happened: &Receiver<Happening>) {
@@ -180,7 +197,7 @@ impl Supervisor {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let hosts = self.hosts.iter().filter_map(Host::restart_at);
+        let hosts = self.hosts.values().filter_map(Host::restart_at);
         let waiting = self.waiting.values().map(|(_, deadline)| *deadline);
         let gatherings = self.gatherings.values().map(|gathering| gathering.deadline);
         hosts.chain(waiting).chain(gatherings).chain(self.machine.next_tick()).chain(self.end).min()
@@ -207,13 +224,15 @@ impl Supervisor {
 
     fn restart_hosts(&mut self) {
         let now = Instant::now();
-        for key in 0..self.hosts.len() {
-            if self.end.is_none() && self.hosts[key].restart_at().is_some_and(|at| at <= now) {
-                let (config, happenings) = (&self.config, &self.happenings);
-                if let Err(error) = self.hosts[key].start(key, config, happenings) {
-                    tracing::error!(%error, "a handler host cannot be started");
-                    self.hosts[key].buried();
-                }
+        if self.end.is_some() {
+            return;
+        }
+        for (key, host) in &mut self.hosts {
+            if host.restart_at().is_some_and(|at| at <= now)
+                && let Err(error) = host.start(*key, &self.config, &self.happenings)
+            {
+                tracing::error!(%error, "a handler host cannot be started");
+                host.retry();
             }
         }
     }
@@ -229,12 +248,12 @@ impl Supervisor {
             }
             Happening::Rescan => self.rescan(),
             Happening::HostSaid(key, generation, message) => {
-                if self.hosts.get(key).is_some_and(|host| host.is_current(generation)) {
+                if self.hosts.get(&key).is_some_and(|host| host.is_current(generation)) {
                     self.host_said(key, message);
                 }
             }
             Happening::HostGone(key, generation) => {
-                if self.hosts.get(key).is_some_and(|host| host.is_current(generation)) {
+                if self.hosts.get(&key).is_some_and(|host| host.is_current(generation)) {
                     self.host_gone(key);
                 }
             }
@@ -262,18 +281,33 @@ impl Supervisor {
             Action::Release { id } => {
                 self.prepared.remove(&id);
             }
-            Action::Open { request, id, subtype, take_over } => self.send_open(request, &id, &subtype, take_over),
-            Action::Close { request, id, subtype } => {
-                let within_ms = self.config.drain_timeout().as_millis() as u64;
-                self.send(&subtype, &ToHost::Close { id: request, device: id.to_string(), within_ms });
+            Action::FailCommands { id } => kernel.fail_commands(&id),
+            Action::StartHost { host } => self.start_device_host(host),
+            Action::EndHost { host } => {
+                if let Some(key) = self.key_of(&host)
+                    && let Some(host) = self.hosts.remove(&key)
+                {
+                    host.end_later();
+                }
             }
-            Action::Reconfigure { request, id, subtype, change } => {
-                self.send(&subtype, &ToHost::Reconfigure { id: request, device: id.to_string(), change });
+            Action::Open { request, id, host, take_over } => self.send_open(request, &id, &host, take_over),
+            Action::Close { request, id, host } => {
+                let within_ms = self.config.drain_timeout().as_millis() as u64;
+                self.send(&host, &ToHost::Close { id: request, device: id.to_string(), within_ms });
+            }
+            Action::Reconfigure { request, id, host, change } => {
+                self.send(&host, &ToHost::Reconfigure { id: request, device: id.to_string(), change });
             }
         }
     }
 
-    fn send_open(&self, request: u64, id: &BackstoreId, subtype: &str, take_over: bool) {
+    fn start_device_host(&mut self, name: HostName) {
+        let (Some(device), Some(first)) = (name.device, self.host_of(&HostName::of_handler(&name.subtype))) else { return };
+        let host = first.for_device(device, &self.config);
+        self.add_host(host);
+    }
+
+    fn send_open(&self, request: u64, id: &BackstoreId, host: &HostName, take_over: bool) {
         let (Some(prepared), Some(device)) = (self.prepared.get(id), self.machine.devices().get(id)) else { return };
         let device = DeviceSpec {
             name: id.to_string(),
@@ -284,17 +318,21 @@ impl Supervisor {
             map_size: prepared.map_size,
             take_over,
         };
-        if let Some(host) = self.host_of(subtype) {
+        if let Some(host) = self.host_of(host) {
             host.send(&ToHost::Open { id: request, device }, Some(prepared.fd.as_fd()));
         }
     }
 
-    fn host_of(&self, subtype: &str) -> Option<&Host> {
-        self.hosts.iter().find(|host| host.facts.as_ref().is_some_and(|facts| facts.subtype == subtype))
+    fn key_of(&self, name: &HostName) -> Option<HostKey> {
+        self.hosts.iter().find(|(_, host)| host.name().as_ref() == Some(name)).map(|(key, _)| *key)
     }
 
-    fn send(&self, subtype: &str, message: &ToHost) {
-        if let Some(host) = self.host_of(subtype) {
+    fn host_of(&self, name: &HostName) -> Option<&Host> {
+        self.hosts.values().find(|host| host.name().as_ref() == Some(name))
+    }
+
+    fn send(&self, name: &HostName, message: &ToHost) {
+        if let Some(host) = self.host_of(name) {
             host.send(message, None);
         }
     }
@@ -304,7 +342,9 @@ impl Supervisor {
             FromHost::Ready(facts) => self.host_ready(key, facts),
             FromHost::Unloadable { reason } => {
                 tracing::error!("plugin refused: {reason}");
-                self.hosts[key].unloadable = Some(reason);
+                if let Some(host) = self.hosts.get_mut(&key).filter(|host| host.device.is_none()) {
+                    host.unloadable = Some(reason);
+                }
             }
             FromHost::Answer { id, outcome } if id >= OWN_REQUESTS => self.answered(id, outcome),
             FromHost::Answer { id, outcome } => self.input(Input::Answer { request: id, outcome }),
@@ -317,66 +357,97 @@ impl Supervisor {
     }
 
     fn host_ready(&mut self, key: HostKey, facts: HandlerFacts) {
-        let plugin = self.hosts[key].plugin.clone();
-        if self.config.disabled_handlers.contains(&facts.subtype) {
-            tracing::info!(handler = facts.subtype, "disabled by the configuration");
-            self.hosts[key].unloadable = Some("disabled by the configuration".into());
-            return self.hosts[key].end();
-        }
-        let same = |host: &Host| host.facts.as_ref().is_some_and(|other| other.subtype == facts.subtype);
-        if let Some(other) = self.hosts.iter().position(|host| same(host) && host.plugin != plugin) {
-            // The first in the path counts, whichever was loaded first; but nothing is taken from a handler that is at work already.
-            let (loser, winner) = if key < other && self.kernel.is_none() { (other, key) } else { (key, other) };
-            let (path, first) = (self.hosts[loser].plugin.display(), self.hosts[winner].plugin.display());
-            let reason = format!("{path}: has the same subtype {:?} as {first}", facts.subtype);
+        if let Err(reason) = self.accept(key, &facts) {
             tracing::error!("plugin refused: {reason}");
-            self.hosts[loser].unloadable = Some(reason);
-            self.hosts[loser].facts = None;
-            self.hosts[loser].end();
-            if loser == key {
-                return;
+            return;
+        }
+        let Some(host) = self.hosts.get_mut(&key) else { return };
+        let first = host.device.is_none();
+        tracing::info!(handler = facts.subtype, version = facts.version, plugin = %host.plugin.display(), "loaded");
+        host.set_ready(facts.clone());
+        let name = HostName { subtype: facts.subtype.clone(), device: host.device.clone() };
+        if first {
+            self.machine.add_handler(&facts.subtype);
+            if let Some(bus) = &self.bus {
+                bus.add_handler(facts);
             }
         }
-        let subtype = facts.subtype.clone();
-        tracing::info!(handler = subtype, version = facts.version, plugin = %plugin.display(), "loaded");
-        self.hosts[key].set_ready(facts.clone());
-        self.machine.add_handler(&subtype);
-        if let Some(bus) = &self.bus {
-            bus.add_handler(facts);
+        self.input(Input::HostUp { host: name });
+    }
+
+    /// Whether a plugin that was loaded is to stay; else why not.
+    fn accept(&mut self, key: HostKey, facts: &HandlerFacts) -> Result<(), String> {
+        let Some(host) = self.hosts.get(&key) else { return Err("its host is gone".into()) };
+        let (plugin, subtype) = (host.plugin.clone(), &facts.subtype);
+        if host.device.is_some() {
+            return Ok(());
         }
-        self.input(Input::HostUp { subtype });
+        let path = plugin.display();
+        if self.config.disabled_handlers.contains(subtype) {
+            return Err(self.refuse(key, format!("{path}: disabled by the configuration")));
+        }
+        if self.config.host_users.get(subtype) != host.user.as_ref() {
+            let file = subtype_by_file(&plugin);
+            return Err(self.refuse(
+                key,
+                format!(
+                    "{path}: its subtype is {subtype:?}, not {file:?} as its file name says: host_users needs them to be the same"
+                ),
+            ));
+        }
+        let same = |host: &Host| host.name() == Some(HostName::of_handler(subtype));
+        let Some(other) = self.hosts.iter().find(|(_, host)| same(host) && host.plugin != plugin).map(|(key, _)| *key) else {
+            return Ok(());
+        };
+        // The first in the path counts, whichever was loaded first; but nothing is taken from a handler that is at work already.
+        let (loser, winner) = if key < other && self.kernel.is_none() { (other, key) } else { (key, other) };
+        let (path, first) = (self.hosts[&loser].plugin.display(), self.hosts[&winner].plugin.display());
+        let reason = self.refuse(loser, format!("{path}: has the same subtype {subtype:?} as {first}"));
+        if loser == key {
+            return Err(reason);
+        }
+        tracing::error!("plugin refused: {reason}");
+        Ok(())
+    }
+
+    fn refuse(&mut self, key: HostKey, reason: String) -> String {
+        if let Some(host) = self.hosts.get_mut(&key) {
+            host.unloadable = Some(reason.clone());
+            host.facts = None;
+            host.end();
+        }
+        reason
     }
 
     fn host_gone(&mut self, key: HostKey) {
-        let ended = self.hosts[key].buried();
-        let host = &self.hosts[key];
+        let Some(host) = self.hosts.get_mut(&key) else { return };
+        let ended = host.buried();
         if host.unloadable.is_some() {
             return;
         }
-        let Some(subtype) = host.facts.as_ref().map(|facts| facts.subtype.clone()) else {
+        let Some(name) = host.name() else {
             let reason = format!("{}: its host ended while it loaded it ({ended})", host.plugin.display());
             tracing::error!("plugin refused: {reason}");
-            self.hosts[key].unloadable = Some(reason);
+            host.unloadable = Some(reason);
             return;
         };
         if self.end.is_none() {
-            let affected: Vec<String> = self
-                .machine
-                .devices()
-                .iter()
-                .filter(|(_, device)| device.name.subtype == subtype)
-                .map(|(id, _)| id.to_string())
-                .collect();
-            tracing::error!(handler = subtype, devices = affected.join(" "), "its host ended ({ended}); starting another");
+            let devices = self.machine.devices().iter();
+            let affected: Vec<String> = devices.filter(|(_, device)| device.host == name).map(|(id, _)| id.to_string()).collect();
+            tracing::error!(handler = name.subtype, devices = affected.join(" "), "its host ended ({ended}); starting another");
         }
         // Answers that it owes are not coming.
-        let lost: Vec<u64> = self.waiting.iter().filter(|(_, (w, _))| matches!(w, Waiting::Check(_))).map(|(r, _)| *r).collect();
+        let owed = |waiting: &Waiting| match waiting {
+            Waiting::Check(Question::CheckConfig { subtype, .. }) => name.device.is_none() && *subtype == name.subtype,
+            _ => false,
+        };
+        let lost: Vec<u64> = self.waiting.iter().filter(|(_, (w, _))| owed(w)).map(|(r, _)| *r).collect();
         for request in lost {
             if let Some((Waiting::Check(question), _)) = self.waiting.remove(&request) {
                 question.answer_check(false, "the handler ended; try again".into());
             }
         }
-        self.input(Input::HostDown { subtype });
+        self.input(Input::HostDown { host: name });
     }
 
     fn rescan(&mut self) {
@@ -397,14 +468,15 @@ impl Supervisor {
         match &question {
             Question::CheckConfig { subtype, config, .. } => {
                 let (subtype, config) = (subtype.clone(), config.clone());
-                if !self.host_of(&subtype).is_some_and(Host::is_ready) {
+                let host = HostName::of_handler(&subtype);
+                if !self.host_of(&host).is_some_and(Host::is_ready) {
                     return question.answer_check(false, format!("the handler {subtype} is not running at the moment"));
                 }
                 let request = self.request(Waiting::Check(question), self.config.check_timeout());
-                self.send(&subtype, &ToHost::CheckConfig { id: request, config });
+                self.send(&host, &ToHost::CheckConfig { id: request, config });
             }
             Question::Handlers { .. } => {
-                let rows = self.hosts.iter().map(handler_row).collect();
+                let rows = self.hosts.values().filter(|host| host.device.is_none()).map(handler_row).collect();
                 question.answer_rows(rows);
             }
             Question::Devices { .. } => self.gather(question),
@@ -420,21 +492,21 @@ impl Supervisor {
     }
 
     fn gather(&mut self, question: Question) {
-        let serving: Vec<(BackstoreId, String)> = self
+        let serving: Vec<(BackstoreId, HostName)> = self
             .machine
             .devices()
             .iter()
             .filter(|(_, device)| device.state == State::Serving)
-            .map(|(id, device)| (id.clone(), device.name.subtype.clone()))
+            .map(|(id, device)| (id.clone(), device.host.clone()))
             .collect();
         self.next_request += 1;
         let key = self.next_request;
         let gathering =
             Gathering { question, missing: serving.len(), counters: HashMap::new(), deadline: Instant::now() + COUNT };
         self.gatherings.insert(key, gathering);
-        for (id, subtype) in &serving {
+        for (id, host) in &serving {
             let request = self.request(Waiting::Counters { gather: key, device: id.clone() }, COUNT);
-            self.send(subtype, &ToHost::Counters { id: request, device: id.to_string() });
+            self.send(host, &ToHost::Counters { id: request, device: id.to_string() });
         }
         if serving.is_empty() {
             self.gathered(key);
@@ -468,7 +540,7 @@ impl Supervisor {
             .devices()
             .iter()
             .map(|(id, device)| {
-                let pid = self.host_of(&device.name.subtype).and_then(Host::pid).unwrap_or(0);
+                let pid = self.host_of(&device.host).and_then(Host::pid).unwrap_or(0);
                 let size = self.prepared.get(id).map_or(0, |prepared| prepared.facts.size);
                 device_row(id, device, gathering.counters.get(id), size, pid)
             })
@@ -478,7 +550,7 @@ impl Supervisor {
 
     fn set_log_level(&self, level: &str) {
         logging::set_level(level);
-        for host in &self.hosts {
+        for host in self.hosts.values() {
             host.send(&ToHost::SetLogLevel { level: level.to_owned() }, None);
         }
     }
@@ -515,7 +587,7 @@ impl Supervisor {
         if !self.machine.is_quiet() {
             tracing::error!("some commands did not finish in time; they are given back to the initiators at the next start");
         }
-        for host in &mut self.hosts {
+        for host in self.hosts.values_mut() {
             host.end();
         }
         if let Some(kernel) = &self.kernel {
