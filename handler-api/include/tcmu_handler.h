@@ -208,6 +208,13 @@
 // Make `length` bytes at `offset` read as zeros, keeping the space.
 #define TCMU_IO_ZERO_RANGE 5
 
+// Copy `length` bytes from `source_offset` to `offset` of the descriptor, sharing space where the file system can. They may overlap.
+#define TCMU_IO_COPY 6
+
+// For a `TCMU_OP_EXTENTS`: fill its answer with what the file system knows of `length` bytes at `offset` (`SEEK_HOLE`), and set its
+// `result`. The extents are told as if the request's `offset` were at that place.
+#define TCMU_IO_EXTENTS 7
+
 // `tcmu_io::flags`: a write that is on stable storage when it is done (`RWF_DSYNC`).
 #define TCMU_IO_FLAG_DSYNC (1 << 0)
 
@@ -271,6 +278,8 @@ struct tcmu_io {
   uint64_t offset;
   // Bytes.
   uint64_t length;
+  // First byte of the source of a `TCMU_IO_COPY`.
+  uint64_t source_offset;
   // Called with 0 or a negative `errno`. May be null.
   void (*done)(struct tcmu_io *io, struct tcmu_request *request, int32_t status);
   // For the handler.

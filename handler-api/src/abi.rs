@@ -194,6 +194,11 @@ pub const TCMU_IO_DATASYNC: u32 = 3;
 pub const TCMU_IO_PUNCH_HOLE: u32 = 4;
 /// Make `length` bytes at `offset` read as zeros, keeping the space.
 pub const TCMU_IO_ZERO_RANGE: u32 = 5;
+/// Copy `length` bytes from `source_offset` to `offset` of the descriptor, sharing space where the file system can. They may overlap.
+pub const TCMU_IO_COPY: u32 = 6;
+/// For a [`TCMU_OP_EXTENTS`]: fill its answer with what the file system knows of `length` bytes at `offset` (`SEEK_HOLE`), and set its
+/// `result`. The extents are told as if the request's `offset` were at that place.
+pub const TCMU_IO_EXTENTS: u32 = 7;
 
 /// [`tcmu_io::flags`]: a write that is on stable storage when it is done (`RWF_DSYNC`).
 pub const TCMU_IO_FLAG_DSYNC: u32 = 1 << 0;
@@ -283,6 +288,8 @@ pub struct tcmu_io {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+    /// First byte of the source of a [`TCMU_IO_COPY`].
+    pub source_offset: u64,
     /// Called with 0 or a negative `errno`. May be null.
     pub done: Option<unsafe extern "C" fn(io: *mut tcmu_io, request: *mut tcmu_request, status: i32)>,
     /// For the handler.

@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         uio: uio::open(&roots, device.minor, Duration::from_secs(5))?,
         map_size: device.map_size,
         device: OpenDevice::embed(memory, info, Arc::new(ToStderr), Server::services())?,
-        serial: Box::new(move || backstore.serial()),
+        target: Arc::new(move || backstore.serial()),
         hw_max_sectors: facts.hw_max_sectors,
     };
     let mut solo = Solo::new(attach, 2)?;

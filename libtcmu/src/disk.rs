@@ -182,7 +182,7 @@ impl DiskBuilder {
             uio: fd,
             map_size: found.map_size,
             device,
-            serial: Box::new(move || {
+            target: Arc::new(move || {
                 Some(serial.serial().unwrap_or_else(|| format!("{:x?}", serial.id().to_string().as_bytes())))
             }),
             hw_max_sectors: spec.hw_max_sectors,

@@ -117,7 +117,7 @@ fn serve<D: Device>(device: D, info: DeviceInfo, config: SimConfig) -> (SimKerne
         uio: fd,
         map_size: map.len(),
         device,
-        serial: Box::new(|| Some("0a1b2c3d".into())),
+        target: Arc::new(|| Some("0a1b2c3d".into())),
         hw_max_sectors: 1024,
     };
     (kernel, server.attach_mapped(map, attach, |_| ()).unwrap())
@@ -203,10 +203,10 @@ fn the_pages_describe_the_device() {
     let capacity = run(&mut kernel, &[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], Data::In(32)).data;
     assert_eq!(capacity[..16], [0, 0, 0, 0, 0, 0, 7, 0xff, 0, 0, 2, 0, 0, 0, 0xc0, 0]);
     let pages = run(&mut kernel, &[0x12, 1, 0, 0, 255, 0], Data::In(255)).data;
-    assert_eq!(pages[4..], [0, 0x80, 0x83, 0xb0, 0xb1, 0xb2]);
+    assert_eq!(pages[4..], [0, 0x80, 0x83, 0x86, 0x87, 0x8f, 0xb0, 0xb1, 0xb2]);
     let serial = run(&mut kernel, &[0x12, 1, 0x80, 0, 255, 0], Data::In(255)).data;
     assert_eq!(&serial[4..], b"0a1b2c3d");
-    let caching = run(&mut kernel, &[0x1a, 0, 8, 0, 255, 0], Data::In(255)).data;
+    let caching = run(&mut kernel, &[0x1a, 8, 8, 0, 255, 0], Data::In(255)).data;
     assert_eq!(caching[6], 4, "WCE");
     assert_eq!(sense(&run(&mut kernel, &[0xc5, 0, 0, 0, 0, 0, 0, 0, 0, 0], Data::None)), (SenseKey::IllegalRequest, 0x20, 0));
     let opcodes = run(&mut kernel, &[0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0], Data::In(2048)).data;
@@ -222,12 +222,12 @@ fn forced_unit_access_and_a_disabled_cache_make_writes_durable() {
     assert_eq!(log.flushes.load(Ordering::Relaxed), 1, "FUA");
     run(&mut kernel, &rw10(0x35, 0, 0, 0), Data::None);
     assert_eq!(log.flushes.load(Ordering::Relaxed), 2, "SYNCHRONIZE CACHE");
-    let mut select = run(&mut kernel, &[0x1a, 0, 8, 0, 255, 0], Data::In(255)).data;
+    let mut select = run(&mut kernel, &[0x1a, 8, 8, 0, 255, 0], Data::In(255)).data;
     (select[0], select[6]) = (0, 0);
     let length = select.len() as u8;
     assert_eq!(run(&mut kernel, &[0x15, 0x10, 0, 0, length, 0], Data::Out(select)).status, 0);
     assert_eq!(log.flushes.load(Ordering::Relaxed), 3, "the cache was flushed before it went off");
-    assert_eq!(run(&mut kernel, &[0x1a, 0, 8, 0, 255, 0], Data::In(255)).data[6], 0);
+    assert_eq!(run(&mut kernel, &[0x1a, 8, 8, 0, 255, 0], Data::In(255)).data[6], 0);
     run(&mut kernel, &rw10(0x2a, 0, 0, 1), Data::Out(vec![1; 512]));
     assert_eq!(log.flushes.load(Ordering::Relaxed), 4);
 }
@@ -320,7 +320,7 @@ fn a_read_only_device_is_write_protected() {
     let (mut kernel, _attached) = serve(memory, info, SimConfig::default());
     let done = run(&mut kernel, &rw10(0x2a, 0, 0, 1), Data::Out(vec![1; 512]));
     assert_eq!(sense(&done), (SenseKey::DataProtect, 0x27, 0));
-    assert_eq!(run(&mut kernel, &[0x1a, 0, 8, 0, 255, 0], Data::In(255)).data[2] & 0x80, 0x80, "WP");
+    assert_eq!(run(&mut kernel, &[0x1a, 8, 8, 0, 255, 0], Data::In(255)).data[2] & 0x80, 0x80, "WP");
 }
 
 #[test]
@@ -416,7 +416,7 @@ fn a_lying_ring_stops_its_device_with_one_clear_word() {
     let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
     let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
     let server = Server::start(ServerOptions { reactors: 1, workers: 1 }).unwrap();
-    let attach = Attach { name: "t".into(), uio: fd, map_size: map.len(), device, serial: Box::new(|| None), hw_max_sectors: 0 };
+    let attach = Attach { name: "t".into(), uio: fd, map_size: map.len(), device, target: Arc::new(|| None), hw_max_sectors: 0 };
     let (tell, told) = std::sync::mpsc::channel();
     let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
     kernel.run(&[0; 6], Data::None).unwrap();
@@ -461,7 +461,7 @@ fn a_program_can_serve_a_device_in_its_own_loop() {
     let (memory, _) = memory();
     let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
     let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
-    let attach = Attach { name: "t".into(), uio: fd, map_size: map.len(), device, serial: Box::new(|| None), hw_max_sectors: 0 };
+    let attach = Attach { name: "t".into(), uio: fd, map_size: map.len(), device, target: Arc::new(|| None), hw_max_sectors: 0 };
     let mut solo = Solo::mapped(map, attach, 2).unwrap();
     kernel.queue(&rw10(0x28, 0, 3, 1), Data::In(512)).unwrap();
     let done = loop {

@@ -166,7 +166,7 @@ impl Host {
             uio: fd,
             map_size: spec.map_size,
             device,
-            serial: Box::new(move || backstore.serial()),
+            target: Arc::new(backstore),
             hw_max_sectors: spec.hw_max_sectors,
         };
         let (channel, name) = (self.channel.clone(), spec.name.clone());
@@ -243,6 +243,16 @@ impl Events for DeviceEvents {
             && let Some(attached) = slot.as_ref()
         {
             attached.size_changed(bytes);
+        }
+    }
+
+    fn lock_lost(&self) {
+        let place = self.host.upgrade().and_then(|host| host.device(&self.name).ok());
+        if let Some(place) = place
+            && let Ok(slot) = place.try_lock()
+            && let Some(attached) = slot.as_ref()
+        {
+            attached.lock_lost();
         }
     }
 

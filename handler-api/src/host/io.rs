@@ -3,7 +3,8 @@ use std::{io, slice};
 
 use libc::{c_int, iovec, off_t};
 
-use crate::abi;
+use super::ranges;
+use crate::{abi, plugin::Buffer};
 
 /// The most segments that one system call takes.
 const IOV_MAX: usize = 1024;
@@ -12,7 +13,7 @@ const IOV_MAX: usize = 1024;
 ///
 /// # Safety
 /// Both are valid, as the ABI has it, and stay so during the call.
-pub unsafe fn perform(request: *const abi::tcmu_request, file_io: *const abi::tcmu_io) -> i32 {
+pub unsafe fn perform(request: *mut abi::tcmu_request, file_io: *const abi::tcmu_io) -> i32 {
     // SAFETY: valid by contract.
     let (io, (iov, count)) = unsafe {
         let io = &*file_io;
@@ -32,6 +33,14 @@ pub unsafe fn perform(request: *const abi::tcmu_request, file_io: *const abi::tc
         abi::TCMU_IO_DATASYNC => retry(|| unsafe { libc::fdatasync(io.fd) } as isize).map(|_| ()),
         abi::TCMU_IO_PUNCH_HOLE => allocate(io, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE),
         abi::TCMU_IO_ZERO_RANGE => allocate(io, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE),
+        abi::TCMU_IO_COPY => ranges::copy(io),
+        abi::TCMU_IO_EXTENTS => {
+            // SAFETY: the segments are valid by the ABI, and so is the request.
+            unsafe {
+                ranges::extents(io, (*request).offset, &Buffer::from_raw(iov, count))
+                    .map(|count| (*request).result = count as u64)
+            }
+        }
         _ => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
     };
     match outcome {
@@ -120,7 +129,7 @@ fn allocate(io: &abi::tcmu_io, mode: c_int) -> io::Result<()> {
 }
 
 /// Calls until it is not interrupted.
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+pub(super) fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         let n = call();
         if n >= 0 {

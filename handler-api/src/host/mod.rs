@@ -2,6 +2,7 @@
 mod device;
 mod io;
 mod plugin;
+mod ranges;
 mod services;
 
 pub use device::{Events, Lock, OpenDevice, OpenSpec};

@@ -13,7 +13,7 @@ mod error;
 mod info;
 pub mod log;
 pub mod options;
-mod request;
+pub(crate) mod request;
 pub(crate) mod table;
 
 pub use buffer::Buffer;

@@ -50,6 +50,12 @@ impl<'a> Options<'a> {
         }
     }
 
+    /// Takes an option that is a number of bytes.
+    pub fn take_size(&mut self, key: &'static str, default: u64) -> Result<u64, Refusal> {
+        let Some(value) = self.take(key) else { return Ok(default) };
+        value.parse().map_err(|_| Refusal::invalid(format!("option {key}={value}: a number of bytes is needed")))
+    }
+
     /// Refuses options that nobody took.
     pub fn finish(self) -> Result<(), Refusal> {
         match self.pairs.first() {

@@ -201,17 +201,7 @@ impl Request {
 
     /// Stores the answer of an [`Operation::Extents`], as many as the buffer has room for; how many that were is the result to set.
     pub fn put_extents(&self, extents: &[abi::tcmu_extent]) -> usize {
-        let buffer = self.buffer();
-        let size = size_of::<abi::tcmu_extent>();
-        let count = extents.len().min(buffer.len() / size);
-        for (n, extent) in extents[..count].iter().enumerate() {
-            let mut bytes = [0; size_of::<abi::tcmu_extent>()];
-            bytes[0..8].copy_from_slice(&extent.offset.to_ne_bytes());
-            bytes[8..16].copy_from_slice(&extent.length.to_ne_bytes());
-            bytes[16..20].copy_from_slice(&extent.state.to_ne_bytes());
-            buffer.copy_from_at(n * size, &bytes);
-        }
-        count
+        put_extents(&self.buffer(), extents)
     }
 
     /// Completes the request. Any thread; never blocks.
@@ -288,6 +278,20 @@ impl fmt::Debug for Request {
     }
 }
 
+/// Stores extents as the ABI has them; how many there was room for.
+pub(crate) fn put_extents(buffer: &Buffer<'_>, extents: &[abi::tcmu_extent]) -> usize {
+    let size = size_of::<abi::tcmu_extent>();
+    let count = extents.len().min(buffer.len() / size);
+    for (n, extent) in extents[..count].iter().enumerate() {
+        let mut bytes = [0; size_of::<abi::tcmu_extent>()];
+        bytes[0..8].copy_from_slice(&extent.offset.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&extent.length.to_ne_bytes());
+        bytes[16..20].copy_from_slice(&extent.state.to_ne_bytes());
+        buffer.copy_from_at(n * size, &bytes);
+    }
+    count
+}
+
 /// An I/O on a file descriptor for the host to do. The descriptor stays open until the device is closed.
 #[derive(Clone, Copy, Debug)]
 pub struct FileIo<'fd> {
@@ -296,32 +300,43 @@ pub struct FileIo<'fd> {
     flags: u32,
     offset: u64,
     length: u64,
+    source: u64,
 }
 
 impl<'fd> FileIo<'fd> {
     /// Reads `length` bytes at `offset` of the file into the request's buffer.
     pub fn read(fd: BorrowedFd<'fd>, offset: u64, length: u64) -> FileIo<'fd> {
-        FileIo { fd, op: abi::TCMU_IO_READ, flags: 0, offset, length }
+        FileIo { fd, op: abi::TCMU_IO_READ, flags: 0, offset, length, source: 0 }
     }
 
     /// Writes the request's buffer, `length` bytes, at `offset` of the file.
     pub fn write(fd: BorrowedFd<'fd>, offset: u64, length: u64) -> FileIo<'fd> {
-        FileIo { fd, op: abi::TCMU_IO_WRITE, flags: 0, offset, length }
+        FileIo { fd, op: abi::TCMU_IO_WRITE, flags: 0, offset, length, source: 0 }
     }
 
     /// `fdatasync`.
     pub fn datasync(fd: BorrowedFd<'fd>) -> FileIo<'fd> {
-        FileIo { fd, op: abi::TCMU_IO_DATASYNC, flags: 0, offset: 0, length: 0 }
+        FileIo { fd, op: abi::TCMU_IO_DATASYNC, flags: 0, offset: 0, length: 0, source: 0 }
     }
 
     /// Punches a hole, keeping the file's size.
     pub fn punch_hole(fd: BorrowedFd<'fd>, offset: u64, length: u64) -> FileIo<'fd> {
-        FileIo { fd, op: abi::TCMU_IO_PUNCH_HOLE, flags: 0, offset, length }
+        FileIo { fd, op: abi::TCMU_IO_PUNCH_HOLE, flags: 0, offset, length, source: 0 }
     }
 
     /// Zeroes a range, keeping its space.
     pub fn zero_range(fd: BorrowedFd<'fd>, offset: u64, length: u64) -> FileIo<'fd> {
-        FileIo { fd, op: abi::TCMU_IO_ZERO_RANGE, flags: 0, offset, length }
+        FileIo { fd, op: abi::TCMU_IO_ZERO_RANGE, flags: 0, offset, length, source: 0 }
+    }
+
+    /// Copies within the file. The ranges may overlap.
+    pub fn copy(fd: BorrowedFd<'fd>, source: u64, offset: u64, length: u64) -> FileIo<'fd> {
+        FileIo { fd, op: abi::TCMU_IO_COPY, flags: 0, offset, length, source }
+    }
+
+    /// Answers an [`Operation::Extents`] with what the file system knows.
+    pub fn extents(fd: BorrowedFd<'fd>, offset: u64, length: u64) -> FileIo<'fd> {
+        FileIo { fd, op: abi::TCMU_IO_EXTENTS, flags: 0, offset, length, source: 0 }
     }
 
     /// Done only when the data is on stable storage.
@@ -341,6 +356,7 @@ impl<'fd> FileIo<'fd> {
             iov: ptr::null(),
             offset: self.offset,
             length: self.length,
+            source_offset: self.source,
             done: None,
             handler_data: ptr::null_mut(),
             host_data: [ptr::null_mut(); 6],

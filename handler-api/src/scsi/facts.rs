@@ -28,6 +28,10 @@ pub struct UnitFacts {
     pub write_cache_changeable: bool,
     /// The unit can't be written.
     pub read_only: bool,
+    /// Initiators protected it against being written (SWP).
+    pub software_write_protect: bool,
+    /// Sense data comes in descriptor format (D_SENSE).
+    pub descriptor_sense: bool,
     /// MEDIUM ROTATION RATE (SBC-4 6.6.2): 0 not reported, 1 not rotating, else per minute.
     pub rotation_rate: u16,
     /// Provisioning.
@@ -42,6 +46,34 @@ pub struct UnitFacts {
     pub max_compare_and_write: u8,
     /// MAXIMUM WRITE SAME LENGTH
     pub max_write_same: u64,
+    /// Atomic writes, if the unit has them.
+    pub atomic: Option<Atomic>,
+    /// How the unit is reached, if it is in one way only.
+    pub port: Option<Port>,
+    /// TPGS: bit 0 implicit, bit 1 explicit asymmetric access.
+    pub asymmetric_access: u8,
+}
+
+/// Atomic writes (SBC-4 4.29), in blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Atomic {
+    /// MAXIMUM ATOMIC TRANSFER LENGTH
+    pub max_transfer: u32,
+}
+
+/// A target port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// RELATIVE TARGET PORT IDENTIFIER
+    pub relative_id: u16,
+    /// PROTOCOL IDENTIFIER (SPC-6 7.6.1)
+    pub protocol: u8,
+    /// TARGET PORT GROUP
+    pub group: u16,
+    /// Its SCSI name, such as `iqn.2001-04.com.example:disk,t,0x0001`.
+    pub name: String,
+    /// The SCSI name of its target device, such as `iqn.2001-04.com.example:disk`.
+    pub device: String,
 }
 
 /// Logical block provisioning (SBC-4 4.7, 6.6.6), in blocks.

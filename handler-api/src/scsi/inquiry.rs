@@ -4,7 +4,7 @@ use super::UnitFacts;
 /// The version descriptors: SAM-5, SPC-4, SBC-3, the level that initiators know how to read.
 const VERSION_DESCRIPTORS: [u16; 3] = [0x00a0, 0x0460, 0x04c0];
 
-/// Standard INQUIRY data. `target_port_group` support (TPGS) is 0: implicit and explicit ALUA come with their own commands.
+/// Standard INQUIRY data.
 pub fn standard(facts: &UnitFacts) -> Vec<u8> {
     let mut data = vec![0; 74];
     data[0] = facts.device_type & 0x1f;
@@ -12,6 +12,7 @@ pub fn standard(facts: &UnitFacts) -> Vec<u8> {
     data[2] = 0x06; // SPC-4
     data[3] = 0x12; // HISUP, response data format 2
     data[4] = (data.len() - 5) as u8;
+    data[5] = (facts.asymmetric_access & 0x03) << 4 | 0x08; // TPGS, 3PC
     data[7] = 0x02; // CMDQUE
     data[8..16].copy_from_slice(&facts.vendor);
     data[16..32].copy_from_slice(&facts.product);

@@ -11,24 +11,33 @@
 //! | [`mode`] | mode pages, both ways | SPC-6 7.5, SBC-4 6.5 |
 //! | [`capacity`] | READ CAPACITY data, REPORT LUNS data | SBC-4 5.20, 5.21 |
 //! | [`report`] | REPORT SUPPORTED OPERATION CODES data | SPC-6 6.35 |
-//! | [`unmap`] | the UNMAP parameter list | SBC-4 5.35 |
+//! | [`unmap`], [`format`] | parameter lists of UNMAP, FORMAT UNIT, SANITIZE | SBC-4 5.35, 5.4, 5.30 |
+//! | [`log`] | log pages | SPC-6 7.3 |
+//! | [`copy`], [`token`] | third-party copy, with lists and with tokens | SPC-4 6.4, SBC-4 4.28 |
+//! | [`alua`] | asymmetric access: target port groups | SPC-6 5.15 |
 #![forbid(unsafe_code)]
 
+pub mod alua;
 pub mod capacity;
 pub mod command;
+pub mod copy;
 pub mod facts;
+pub mod format;
 pub mod inquiry;
+pub mod log;
 pub mod mode;
 pub mod opcode;
 pub mod report;
 pub mod sense;
+mod third_party;
+pub mod token;
 pub mod units;
 pub mod unmap;
 pub mod vpd;
 
 pub use command::Command;
 pub use facts::UnitFacts;
-pub use sense::{AdditionalSense, FieldPointer, Sense, SenseKey, Status};
+pub use sense::{AdditionalSense, FieldPointer, Sense, SenseKey, Specific, Status};
 pub use units::{BlockSize, Blocks, Lba};
 
 /// Big-endian fields of CDBs and parameter lists. What lies beyond the end reads as zero.

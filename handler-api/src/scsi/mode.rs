@@ -9,18 +9,32 @@ use super::{
 pub struct ModeChange {
     /// WCE of the caching page.
     pub write_cache: Option<bool>,
+    /// D_SENSE of the control page.
+    pub descriptor_sense: Option<bool>,
+    /// SWP of the control page.
+    pub write_protect: Option<bool>,
 }
 
+const CONTROL: u8 = 0x0a;
+/// Byte 2 of the control page, bit D_SENSE.
+const D_SENSE: u8 = 0x04;
+/// Byte 4 of the control page, bit SWP.
+const SWP: u8 = 0x08;
 const CACHING: u8 = 0x08;
 /// Byte 2 of the caching page, bit WCE.
 const WCE: u8 = 0x04;
 
-/// The pages of a unit, in ascending order.
-fn pages(facts: &UnitFacts) -> Vec<Vec<u8>> {
-    if !matches!(facts.device_type, 0x00 | 0x14) {
-        return vec![control(facts)];
+/// The pages of a unit, in ascending order. `defaults`: as they are before an initiator changes them.
+fn pages(facts: &UnitFacts, defaults: bool) -> Vec<Vec<u8>> {
+    let mut facts = facts.clone();
+    if defaults {
+        facts.write_cache = facts.write_cache || facts.write_cache_changeable;
+        (facts.descriptor_sense, facts.software_write_protect) = (false, false);
     }
-    vec![error_recovery(), caching(facts), control(facts), informational_exceptions()]
+    if !matches!(facts.device_type, 0x00 | 0x14) {
+        return vec![control(&facts)];
+    }
+    vec![error_recovery(), caching(&facts), control(&facts), informational_exceptions()]
 }
 
 /// SBC-4 6.5.10
@@ -38,12 +52,12 @@ fn caching(facts: &UnitFacts) -> Vec<u8> {
     page
 }
 
-/// SPC-6 7.5.10: fixed format sense data, one task set, tasks of other initiators are aborted with TASK ABORTED (TAS), SWP as it is.
+/// SPC-6 7.5.10: one task set, commands that another initiator aborts end with TASK ABORTED (TAS).
 fn control(facts: &UnitFacts) -> Vec<u8> {
     let mut page = vec![0; 12];
-    (page[0], page[1]) = (0x0a, 10);
-    page[2] = 0x02; // GLTSD
-    page[4] = u8::from(facts.read_only) << 3; // SWP
+    (page[0], page[1]) = (CONTROL, 10);
+    page[2] = 0x02 | if facts.descriptor_sense { D_SENSE } else { 0 }; // GLTSD
+    page[4] = if facts.software_write_protect { SWP } else { 0 };
     page[5] = 0x40; // TAS
     page[8..10].copy_from_slice(&[0xff, 0xff]); // BUSY TIMEOUT PERIOD: unlimited
     page
@@ -61,8 +75,10 @@ fn informational_exceptions() -> Vec<u8> {
 fn changeable(page: &[u8], facts: &UnitFacts) -> Vec<u8> {
     let mut mask = vec![0; page.len()];
     mask[..2].copy_from_slice(&page[..2]);
-    if page[0] == CACHING && facts.write_cache_changeable {
-        mask[2] = WCE;
+    match page[0] {
+        CACHING if facts.write_cache_changeable => mask[2] = WCE,
+        CONTROL => (mask[2], mask[4]) = (D_SENSE, SWP),
+        _ => {}
     }
     mask
 }
@@ -77,7 +93,8 @@ pub fn sense(request: &ModeSense, facts: &UnitFacts) -> Result<Vec<u8>, Sense> {
         return Err(Sense::invalid_cdb_field(3, None));
     }
     let mut body = Vec::new();
-    for page in pages(facts).iter().filter(|page| request.page == 0x3f || request.page == page[0]) {
+    let defaults = request.page_control == PageControl::Default;
+    for page in pages(facts, defaults).iter().filter(|page| request.page == 0x3f || request.page == page[0]) {
         match request.page_control {
             PageControl::Changeable => body.extend(changeable(page, facts)),
             _ => body.extend(page),
@@ -87,8 +104,13 @@ pub fn sense(request: &ModeSense, facts: &UnitFacts) -> Result<Vec<u8>, Sense> {
         return Err(Sense::invalid_cdb_field(2, Some(5)));
     }
     // WP, and DPOFUA: both bits are honoured (SBC-4 6.5.1).
-    let specific = u8::from(facts.read_only) << 7 | 0x10;
-    let mut data = if request.ten { vec![0, 0, 0, specific, 0, 0, 0, 0] } else { vec![0, 0, specific, 0] };
+    let disk = matches!(facts.device_type, 0x00 | 0x14);
+    let specific = u8::from(facts.read_only || facts.software_write_protect) << 7 | if disk { 0x10 } else { 0 };
+    let descriptor = if request.no_block_descriptor || !disk { Vec::new() } else { block_descriptor(request, facts) };
+    let length = descriptor.len() as u8;
+    let long = u8::from(descriptor.len() == 16);
+    let mut data = if request.ten { vec![0, 0, 0, specific, long, 0, 0, length] } else { vec![0, 0, specific, length] };
+    data.extend(descriptor);
     data.extend(body);
     if request.ten {
         let length = (data.len() - 2) as u16;
@@ -97,6 +119,23 @@ pub fn sense(request: &ModeSense, facts: &UnitFacts) -> Result<Vec<u8>, Sense> {
         data[0] = (data.len() - 1) as u8;
     }
     Ok(data)
+}
+
+/// The block descriptor (SBC-4 6.5.2): the capacity and the length of a block.
+fn block_descriptor(request: &ModeSense, facts: &UnitFacts) -> Vec<u8> {
+    let (blocks, size) = match request.page_control {
+        PageControl::Changeable => (0, 0),
+        _ => (facts.capacity.0, facts.block_size.bytes()),
+    };
+    let mut descriptor = Vec::new();
+    if request.long_block_address {
+        descriptor.extend(blocks.to_be_bytes());
+        descriptor.extend([0; 4]);
+    } else {
+        descriptor.extend(u32::try_from(blocks).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    descriptor.extend(size.to_be_bytes()); // in the short one the first byte is reserved; sizes need but three
+    descriptor
 }
 
 /// Judges the whole parameter list of a MODE SELECT before anything changes.
@@ -120,7 +159,7 @@ pub fn select(ten: bool, page_format: bool, save: bool, list: &[u8], facts: &Uni
     if descriptors != 0 {
         check_block_descriptor(&list[header..at], ten && list[4] & 0x01 != 0, header as u16, facts)?;
     }
-    let pages = pages(facts);
+    let pages = pages(facts, false);
     while at < list.len() {
         let sent = &list[at..];
         if sent[0] & 0x40 != 0 {
@@ -145,8 +184,13 @@ pub fn select(ten: bool, page_format: bool, save: bool, list: &[u8], facts: &Uni
                 return Err(Sense::invalid_parameter((at + byte) as u16, Some(7 - wrong.leading_zeros() as u8)));
             }
         }
-        if page[0] == CACHING && sent[2] != page[2] {
-            change.write_cache = Some(sent[2] & WCE != 0);
+        match page[0] {
+            CACHING if sent[2] != page[2] => change.write_cache = Some(sent[2] & WCE != 0),
+            CONTROL => {
+                change.descriptor_sense = Some(sent[2] & D_SENSE != 0);
+                change.write_protect = Some(sent[4] & SWP != 0);
+            }
+            _ => {}
         }
         at += page.len();
     }
@@ -209,11 +253,16 @@ mod tests {
             transfer_granularity: 0,
             max_compare_and_write: 0,
             max_write_same: 0,
+            software_write_protect: false,
+            descriptor_sense: false,
+            atomic: None,
+            port: None,
+            asymmetric_access: 0,
         }
     }
 
     fn request(page: u8, page_control: PageControl, ten: bool) -> ModeSense {
-        ModeSense { ten, page_control, page, subpage: 0, allocation: 255 }
+        ModeSense { ten, no_block_descriptor: true, long_block_address: false, page_control, page, subpage: 0, allocation: 255 }
     }
 
     #[test]
@@ -222,6 +271,31 @@ mod tests {
         assert_eq!(data[..7], [23, 0, 0x10, 0, 0x08, 18, WCE]);
         let data = sense(&request(0x08, PageControl::Changeable, true), &facts()).unwrap();
         assert_eq!(data[..11], [0, 26, 0, 0x10, 0, 0, 0, 0, 0x08, 18, WCE]);
+    }
+
+    #[test]
+    fn the_block_descriptor_comes_unless_it_is_disabled() {
+        let with = |ten, long_block_address| {
+            let request =
+                ModeSense { no_block_descriptor: false, long_block_address, ..request(0x0a, PageControl::Current, ten) };
+            sense(&request, &facts()).unwrap()
+        };
+        assert_eq!(with(false, false)[..12], [23, 0, 0x10, 8, 0, 0, 0, 8, 0, 0, 2, 0]);
+        assert_eq!(with(true, false)[..16], [0, 26, 0, 0x10, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 2, 0]);
+        assert_eq!(with(true, true)[..24], [0, 34, 0, 0x10, 1, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 2, 0]);
+    }
+
+    #[test]
+    fn the_control_page_changes_the_sense_format_and_the_write_protection() {
+        let mut list = sense(&request(0x0a, PageControl::Current, false), &facts()).unwrap();
+        (list[0], list[6], list[8]) = (0, list[6] | D_SENSE, list[8] | SWP);
+        let change = select(false, true, false, &list, &facts()).unwrap();
+        assert_eq!((change.descriptor_sense, change.write_protect), (Some(true), Some(true)));
+        let changed = UnitFacts { descriptor_sense: true, software_write_protect: true, ..facts() };
+        let current = sense(&request(0x0a, PageControl::Current, false), &changed).unwrap();
+        assert_eq!((current[2], current[6], current[8]), (0x90, 0x06, 0x08));
+        let default = sense(&request(0x0a, PageControl::Default, false), &changed).unwrap();
+        assert_eq!((default[6], default[8]), (0x02, 0));
     }
 
     #[test]
@@ -244,7 +318,10 @@ mod tests {
         list[0] = 0;
         assert_eq!(select(false, true, false, &list, &facts()), Ok(ModeChange::default()));
         list[6] = 0;
-        assert_eq!(select(false, true, false, &list, &facts()), Ok(ModeChange { write_cache: Some(false) }));
+        assert_eq!(
+            select(false, true, false, &list, &facts()),
+            Ok(ModeChange { write_cache: Some(false), ..ModeChange::default() })
+        );
         list[7] = 1;
         assert_eq!(select(false, true, false, &list, &facts()), Err(Sense::invalid_parameter(7, Some(0))));
         list.truncate(20);

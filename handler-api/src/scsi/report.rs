@@ -1,4 +1,4 @@
-//! REPORT SUPPORTED OPERATION CODES data (SPC-6 6.35).
+//! REPORT SUPPORTED OPERATION CODES data and REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS data (SPC-6 6.35, 6.36).
 use super::{
     Sense,
     command::ReportOpcodes,
@@ -41,7 +41,7 @@ fn all(timeouts: bool, supports: impl Fn(&Entry) -> bool) -> Vec<u8> {
         descriptor[6..8].copy_from_slice(&(entry.usage.len() as u16).to_be_bytes());
         data.extend(descriptor);
         if timeouts {
-            data.extend(timeouts_descriptor());
+            data.extend(timeouts_descriptor(entry));
         }
     }
     let length = (data.len() - 4) as u32;
@@ -59,16 +59,30 @@ fn one(timeouts: bool, entry: Option<&Entry>) -> Vec<u8> {
         data[5] = data[5] & !0x1f | action; // the usage map holds the service action itself
     }
     if timeouts {
-        data.extend(timeouts_descriptor());
+        data.extend(timeouts_descriptor(entry));
     }
     data
 }
 
-/// No nominal and no recommended time: this software can't know them.
-fn timeouts_descriptor() -> [u8; TIMEOUTS] {
+/// No nominal time: this software can't know it.
+fn timeouts_descriptor(entry: &Entry) -> [u8; TIMEOUTS] {
     let mut descriptor = [0; TIMEOUTS];
     descriptor[1] = (TIMEOUTS - 2) as u8;
+    descriptor[8..].copy_from_slice(&entry.opcode.recommended_timeout().to_be_bytes());
     descriptor
+}
+
+/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS data: what the kernel's target does, ABORT TASK, ABORT TASK SET, CLEAR TASK SET and LOGICAL
+/// UNIT RESET (drivers/target/target_core_tmr.c).
+pub fn task_management(long: bool) -> Vec<u8> {
+    let functions = 0x80 | 0x40 | 0x10 | 0x08;
+    if long {
+        // No time-outs to report: all zero.
+        let mut data = vec![0; 16];
+        (data[0], data[3]) = (functions, 12);
+        return data;
+    }
+    vec![functions, 0, 0, 0]
 }
 
 #[cfg(test)]

@@ -59,28 +59,53 @@ macro_rules! additional_sense {
 
 additional_sense! {
     NONE = 0x00, 0x00;
-    LOGICAL_UNIT_NOT_READY_CAUSE_NOT_REPORTABLE = 0x04, 0x00;
+    NOT_READY_CAUSE_NOT_REPORTABLE = 0x04, 0x00;
     FORMAT_IN_PROGRESS = 0x04, 0x04;
     ASYMMETRIC_ACCESS_STATE_TRANSITION = 0x04, 0x0a;
     TARGET_PORT_IN_STANDBY_STATE = 0x04, 0x0b;
+    TARGET_PORT_IN_UNAVAILABLE_STATE = 0x04, 0x0c;
+    SANITIZE_IN_PROGRESS = 0x04, 0x1b;
+    OPERATION_IN_PROGRESS = 0x00, 0x16;
     WRITE_ERROR = 0x0c, 0x00;
+    THIRD_PARTY_DEVICE_FAILURE = 0x0d, 0x01;
+    COPY_TARGET_DEVICE_NOT_REACHABLE = 0x0d, 0x02;
+    INCORRECT_COPY_TARGET_DEVICE_TYPE = 0x0d, 0x03;
     UNRECOVERED_READ_ERROR = 0x11, 0x00;
     PARAMETER_LIST_LENGTH_ERROR = 0x1a, 0x00;
+    DEFECT_LIST_NOT_FOUND = 0x1c, 0x00;
     MISCOMPARE_DURING_VERIFY = 0x1d, 0x00;
     INVALID_COMMAND_OPERATION_CODE = 0x20, 0x00;
     LBA_OUT_OF_RANGE = 0x21, 0x00;
+    INVALID_TOKEN_UNSUPPORTED_TYPE = 0x23, 0x01;
+    INVALID_TOKEN_UNKNOWN = 0x23, 0x04;
+    INVALID_TOKEN_CORRUPT = 0x23, 0x05;
+    INVALID_TOKEN_REVOKED = 0x23, 0x06;
+    INVALID_TOKEN_EXPIRED = 0x23, 0x07;
+    INVALID_TOKEN_LENGTH = 0x23, 0x0a;
     INVALID_FIELD_IN_CDB = 0x24, 0x00;
+    COMMAND_SEQUENCE_ERROR = 0x2c, 0x00;
     INVALID_FIELD_IN_PARAMETER_LIST = 0x26, 0x00;
+    TOO_MANY_TARGET_DESCRIPTORS = 0x26, 0x06;
+    UNSUPPORTED_TARGET_DESCRIPTOR = 0x26, 0x07;
+    TOO_MANY_SEGMENT_DESCRIPTORS = 0x26, 0x08;
+    UNSUPPORTED_SEGMENT_DESCRIPTOR = 0x26, 0x09;
     WRITE_PROTECTED = 0x27, 0x00;
+    SOFTWARE_WRITE_PROTECTED = 0x27, 0x02;
     SPACE_ALLOCATION_FAILED_WRITE_PROTECT = 0x27, 0x07;
     MEDIUM_MAY_HAVE_CHANGED = 0x28, 0x00;
     MODE_PARAMETERS_CHANGED = 0x2a, 0x01;
+    ASYMMETRIC_ACCESS_STATE_CHANGED = 0x2a, 0x06;
     CAPACITY_DATA_HAS_CHANGED = 0x2a, 0x09;
-    INQUIRY_DATA_HAS_CHANGED = 0x3f, 0x03;
+    MEDIUM_FORMAT_CORRUPTED = 0x31, 0x00;
+    FORMAT_COMMAND_FAILED = 0x31, 0x01;
+    SANITIZE_COMMAND_FAILED = 0x31, 0x03;
     SAVING_PARAMETERS_NOT_SUPPORTED = 0x39, 0x00;
     MEDIUM_NOT_PRESENT = 0x3a, 0x00;
+    INQUIRY_DATA_HAS_CHANGED = 0x3f, 0x03;
     INTERNAL_TARGET_FAILURE = 0x44, 0x00;
+    MEDIUM_REMOVAL_PREVENTED = 0x53, 0x02;
     INSUFFICIENT_RESOURCES = 0x55, 0x03;
+    SET_TARGET_PORT_GROUPS_COMMAND_FAILED = 0x67, 0x0a;
 }
 
 /// Which field is wrong (SPC-6 4.4.2.4.2): a byte and maybe a bit of the CDB or of the parameter list.
@@ -94,6 +119,17 @@ pub struct FieldPointer {
     pub bit: Option<u8>,
 }
 
+/// The sense-key-specific field (SPC-6 4.4.2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Specific {
+    /// The field that is wrong, for ILLEGAL REQUEST.
+    Field(FieldPointer),
+    /// How much of a long operation is done, of 65536, for NOT READY and NO SENSE.
+    Progress(u16),
+    /// The byte of a segment descriptor that a copy failed at, for COPY ABORTED.
+    Segment(u16),
+}
+
 /// Sense data as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sense {
@@ -103,14 +139,14 @@ pub struct Sense {
     pub code: AdditionalSense,
     /// The INFORMATION field, if valid.
     pub information: Option<u64>,
-    /// The field that is wrong, for ILLEGAL REQUEST.
-    pub field: Option<FieldPointer>,
+    /// What the key has to say besides.
+    pub specific: Option<Specific>,
 }
 
 impl Sense {
     /// Sense data with a key and a code only.
     pub const fn new(key: SenseKey, code: AdditionalSense) -> Sense {
-        Sense { key, code, information: None, field: None }
+        Sense { key, code, information: None, specific: None }
     }
 
     /// ILLEGAL REQUEST with a code.
@@ -120,15 +156,37 @@ impl Sense {
 
     /// INVALID FIELD IN CDB, pointing at a byte and maybe a bit of it.
     pub const fn invalid_cdb_field(byte: u16, bit: Option<u8>) -> Sense {
-        Sense { field: Some(FieldPointer { in_cdb: true, byte, bit }), ..Sense::illegal(AdditionalSense::INVALID_FIELD_IN_CDB) }
+        Sense::illegal(AdditionalSense::INVALID_FIELD_IN_CDB).at(true, byte, bit)
     }
 
     /// INVALID FIELD IN PARAMETER LIST, pointing at a byte and maybe a bit of it.
     pub const fn invalid_parameter(byte: u16, bit: Option<u8>) -> Sense {
-        Sense {
-            field: Some(FieldPointer { in_cdb: false, byte, bit }),
-            ..Sense::illegal(AdditionalSense::INVALID_FIELD_IN_PARAMETER_LIST)
-        }
+        Sense::illegal(AdditionalSense::INVALID_FIELD_IN_PARAMETER_LIST).at(false, byte, bit)
+    }
+
+    /// Pointing at a byte, and maybe a bit of it, of the CDB or of the parameter list.
+    pub const fn at(self, in_cdb: bool, byte: u16, bit: Option<u8>) -> Sense {
+        Sense { specific: Some(Specific::Field(FieldPointer { in_cdb, byte, bit })), ..self }
+    }
+
+    /// With a progress indication, of 65536.
+    pub const fn with_progress(self, progress: u16) -> Sense {
+        Sense { specific: Some(Specific::Progress(progress)), ..self }
+    }
+
+    /// UNIT ATTENTION with a code.
+    pub const fn attention(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::UnitAttention, code)
+    }
+
+    /// NOT READY with a code.
+    pub const fn not_ready(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::NotReady, code)
+    }
+
+    /// COPY ABORTED with a code (SPC-6 6.4.1).
+    pub const fn copy_aborted(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::CopyAborted, code)
     }
 
     /// With an INFORMATION field.
@@ -148,8 +206,8 @@ impl Sense {
             buffer[0] |= 0x80; // VALID
             buffer[3..7].copy_from_slice(&information.to_be_bytes());
         }
-        if let Some(field) = self.field {
-            buffer[15..18].copy_from_slice(&sense_key_specific(field));
+        if let Some(specific) = self.specific {
+            buffer[15..18].copy_from_slice(&sense_key_specific(specific));
         }
         18
     }
@@ -169,10 +227,10 @@ impl Sense {
             buffer[at + 4..at + 12].copy_from_slice(&information.to_be_bytes());
             at += 12;
         }
-        if let Some(field) = self.field {
+        if let Some(specific) = self.specific {
             buffer[at] = 0x02;
             buffer[at + 1] = 0x06;
-            buffer[at + 4..at + 7].copy_from_slice(&sense_key_specific(field));
+            buffer[at + 4..at + 7].copy_from_slice(&sense_key_specific(specific));
             at += 8;
         }
         buffer[7] = (at - 8) as u8;
@@ -190,7 +248,7 @@ impl Sense {
                 if sense[0] & 0x80 != 0 {
                     parsed.information = Some(u64::from(super::be::u32(sense, 3)));
                 }
-                parsed.field = parsed.field_of(sense.get(15..18));
+                parsed.specific = parsed.specific_of(sense.get(15..18));
             }
             0x72 | 0x73 => {
                 parsed.key = key_of(*sense.get(1)?)?;
@@ -200,7 +258,7 @@ impl Sense {
                     let descriptor = rest.get(..2 + usize::from(length))?;
                     match kind {
                         0x00 if descriptor.len() >= 12 => parsed.information = Some(super::be::u64(descriptor, 4)),
-                        0x02 => parsed.field = parsed.field_of(descriptor.get(4..7)),
+                        0x02 => parsed.specific = parsed.specific_of(descriptor.get(4..7)),
                         _ => {}
                     }
                     rest = &rest[descriptor.len()..];
@@ -211,21 +269,34 @@ impl Sense {
         Some(parsed)
     }
 
-    fn field_of(&self, specific: Option<&[u8]>) -> Option<FieldPointer> {
-        let specific = specific?;
-        (self.key == SenseKey::IllegalRequest && specific[0] & 0x80 != 0).then(|| FieldPointer {
-            in_cdb: specific[0] & 0x40 != 0,
-            bit: (specific[0] & 0x08 != 0).then_some(specific[0] & 0x07),
-            byte: super::be::u16(specific, 1),
-        })
+    fn specific_of(&self, specific: Option<&[u8]>) -> Option<Specific> {
+        let specific = specific.filter(|specific| specific[0] & 0x80 != 0)?;
+        let value = super::be::u16(specific, 1);
+        match self.key {
+            SenseKey::IllegalRequest => Some(Specific::Field(FieldPointer {
+                in_cdb: specific[0] & 0x40 != 0,
+                bit: (specific[0] & 0x08 != 0).then_some(specific[0] & 0x07),
+                byte: value,
+            })),
+            SenseKey::NotReady | SenseKey::NoSense => Some(Specific::Progress(value)),
+            SenseKey::CopyAborted => Some(Specific::Segment(value)),
+            _ => None,
+        }
     }
 }
 
-/// SPC-6 4.4.2.4.2: SKSV, C/D, BPV and bit pointer, then the byte.
-fn sense_key_specific(field: FieldPointer) -> [u8; 3] {
-    let byte = field.byte.to_be_bytes();
-    let bit = field.bit.map_or(0, |bit| 0x08 | (bit & 0x07));
-    [0x80 | if field.in_cdb { 0x40 } else { 0 } | bit, byte[0], byte[1]]
+/// SPC-6 4.4.2.4: SKSV and what the sense key says there.
+fn sense_key_specific(specific: Specific) -> [u8; 3] {
+    let (flags, value) = match specific {
+        Specific::Field(field) => {
+            let bit = field.bit.map_or(0, |bit| 0x08 | (bit & 0x07));
+            (if field.in_cdb { 0x40 } else { 0 } | bit, field.byte)
+        }
+        Specific::Progress(done) => (0, done),
+        Specific::Segment(byte) => (0x20, byte), // SD
+    };
+    let [high, low] = value.to_be_bytes();
+    [0x80 | flags, high, low]
 }
 
 fn key_of(byte: u8) -> Option<SenseKey> {
@@ -279,7 +350,7 @@ mod tests {
         fn sense_data_reads_back(asc: u8, ascq: u8, information: Option<u32>, byte: u16, bit in proptest::option::of(0u8..8)) {
             let sense = Sense {
                 information: information.map(u64::from),
-                field: Some(FieldPointer { in_cdb: byte % 2 == 0, byte, bit }),
+                specific: Some(Specific::Field(FieldPointer { in_cdb: byte % 2 == 0, byte, bit })),
                 ..Sense::illegal(AdditionalSense { asc, ascq })
             };
             let mut buffer = [0; SENSE_BUFFER];

@@ -1,20 +1,25 @@
 //! Vital product data (SPC-6 7.7, SBC-4 6.6).
-use super::UnitFacts;
+use super::{UnitFacts, third_party};
 
 /// The IEEE company id that LIO and tcmu-runner use for NAA designators; disks keep their identity when they move here.
 const COMPANY_ID: u32 = 0x00_1405;
 
 /// A VPD page, or `None` if there is no such page.
 pub fn page(code: u8, facts: &UnitFacts) -> Option<Vec<u8>> {
-    let block_device = matches!(facts.device_type, 0x00 | 0x14);
+    if !codes(facts).contains(&code) {
+        return None;
+    }
     let body = match code {
-        0x00 => supported(facts, block_device),
+        0x00 => codes(facts),
         0x80 => facts.serial.bytes().take(252).collect(),
         0x83 => identification(facts),
-        0xb0 if block_device => block_limits(facts),
-        0xb1 if block_device => characteristics(facts),
-        0xb2 if block_device => provisioning(facts),
-        _ => return None,
+        0x86 => extended_inquiry(facts),
+        0x87 => vec![0x3f, 0xff, 0x00, 0x00], // SPC-6 7.7.13: all pages are shared by all I_T nexuses
+        0x8f => third_party::copy(facts),
+        0xb0 => block_limits(facts),
+        0xb1 => characteristics(facts),
+        0xb2 => provisioning(facts),
+        _ => zoned(),
     };
     let mut page = vec![facts.device_type & 0x1f, code];
     page.extend_from_slice(&u16::try_from(body.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -23,26 +28,55 @@ pub fn page(code: u8, facts: &UnitFacts) -> Option<Vec<u8>> {
 }
 
 /// SPC-6 7.7.16: the page codes in ascending order.
-fn supported(_facts: &UnitFacts, block_device: bool) -> Vec<u8> {
-    let mut codes = vec![0x00, 0x80, 0x83];
-    if block_device {
-        codes.extend([0xb0, 0xb1, 0xb2]);
+fn codes(facts: &UnitFacts) -> Vec<u8> {
+    let mut codes = vec![0x00, 0x80, 0x83, 0x86, 0x87];
+    if matches!(facts.device_type, 0x00 | 0x14) {
+        codes.extend([0x8f, 0xb0, 0xb1, 0xb2]);
+    }
+    if facts.device_type == 0x14 {
+        codes.push(0xb6);
     }
     codes
 }
 
-/// SPC-6 7.7.6. Designators of the logical unit: NAA and T10 vendor identification. Without a serial number there is nothing to tell
-/// units apart by, and no designator that would claim to.
+/// SPC-6 7.7.6. Of the logical unit: NAA, T10 vendor identification, SCSI name. Without a serial number there is nothing to tell units
+/// apart by, and no designator that would claim to. Of the port and its device only where the unit has but one: the ring does not tell
+/// which port a command came through, and the wrong one would be a wrong answer.
 fn identification(facts: &UnitFacts) -> Vec<u8> {
     let mut page = Vec::new();
-    if facts.serial.is_empty() {
-        return page;
+    if !facts.serial.is_empty() {
+        let naa = naa(&facts.serial);
+        designator(&mut page, 0x01, 0x03, &naa);
+        let mut t10 = facts.vendor.to_vec();
+        t10.extend(facts.serial.bytes().take(200));
+        designator(&mut page, 0x02, 0x01, &t10);
+        let digits: String = naa.iter().map(|byte| format!("{byte:02x}")).collect();
+        name(&mut page, 0, 0x08, &format!("naa.{digits}"));
     }
-    designator(&mut page, 0x01, 0x03, &naa(&facts.serial));
-    let mut t10 = facts.vendor.to_vec();
-    t10.extend(facts.serial.bytes().take(200));
-    designator(&mut page, 0x02, 0x01, &t10);
+    if let Some(port) = &facts.port {
+        const PIV: u8 = 0x80;
+        const PORT: u8 = 0x10;
+        let [high, low] = port.relative_id.to_be_bytes();
+        let first = page.len();
+        designator(&mut page, 0x01, PIV | PORT | 0x04, &[0, 0, high, low]);
+        page[first] |= port.protocol << 4;
+        let [high, low] = port.group.to_be_bytes();
+        let second = page.len();
+        designator(&mut page, 0x01, PIV | PORT | 0x05, &[0, 0, high, low]);
+        page[second] |= port.protocol << 4;
+        name(&mut page, port.protocol, PIV | PORT | 0x08, &port.name);
+        name(&mut page, port.protocol, PIV | 0x20 | 0x08, &port.device);
+    }
     page
+}
+
+/// A SCSI name string (SPC-6 7.7.6.11): UTF-8, ended by NULs to a multiple of four bytes.
+fn name(page: &mut Vec<u8>, protocol: u8, kind: u8, name: &str) {
+    let mut bytes: Vec<u8> = name.bytes().take(247).collect();
+    bytes.resize((bytes.len() + 1).next_multiple_of(4), 0);
+    let start = page.len();
+    designator(page, 0x03, kind, &bytes);
+    page[start] |= protocol << 4;
 }
 
 fn designator(page: &mut Vec<u8>, code_set: u8, kind: u8, designator: &[u8]) {
@@ -64,6 +98,23 @@ pub fn naa(serial: &str) -> [u8; 16] {
     naa
 }
 
+/// SPC-6 7.7.7, 60 bytes.
+fn extended_inquiry(facts: &UnitFacts) -> Vec<u8> {
+    let mut body = vec![0; 60];
+    body[1] = 0x01; // SIMPSUP: the kernel's target orders nothing for units whose commands it passes on
+    body[2] = u8::from(facts.write_cache_changeable); // V_SUP: a volatile cache
+    body[3] = 0x01; // LUICLR: a reset clears unit attentions as it should
+    body
+}
+
+/// SBC-4 6.6.9, 60 bytes: a host-managed device without limits of its own.
+fn zoned() -> Vec<u8> {
+    let mut body = vec![0; 60];
+    body[8..12].fill(0xff); // MAXIMUM NUMBER OF OPEN SEQUENTIAL WRITE REQUIRED ZONES: no limit
+    body[0] = 0x00; // URSWRZ: reads of unwritten zones fail
+    body
+}
+
 /// SBC-4 6.6.4, 60 bytes.
 fn block_limits(facts: &UnitFacts) -> Vec<u8> {
     let mut body = vec![0; 60];
@@ -83,6 +134,10 @@ fn block_limits(facts: &UnitFacts) -> Vec<u8> {
         }
     }
     body[32..40].copy_from_slice(&facts.max_write_same.to_be_bytes());
+    if let Some(atomic) = facts.atomic {
+        // No alignment, no granularity, no boundary within which an atomic write could be torn.
+        put32(&mut body, 44, atomic.max_transfer);
+    }
     body
 }
 
@@ -90,6 +145,9 @@ fn block_limits(facts: &UnitFacts) -> Vec<u8> {
 fn characteristics(facts: &UnitFacts) -> Vec<u8> {
     let mut body = vec![0; 60];
     body[0..2].copy_from_slice(&facts.rotation_rate.to_be_bytes());
+    // WABEREQ 01b: what was erased reads as it reads when it is deallocated; WACEREQ 0: there is no cryptographic erase.
+    body[3] = if facts.provisioning.unmap && facts.provisioning.zeroes { 0x40 } else { 0 };
+    body[4] = 0x02; // FUAB: after SYNCHRONIZE CACHE, FUA reads see the medium
     body
 }
 
@@ -110,7 +168,10 @@ fn provisioning(facts: &UnitFacts) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::{super::facts::Provisioning, *};
-    use crate::scsi::{BlockSize, Blocks, facts::ascii_field};
+    use crate::scsi::{
+        BlockSize, Blocks,
+        facts::{Port, ascii_field},
+    };
 
     fn facts(serial: &str) -> UnitFacts {
         UnitFacts {
@@ -141,6 +202,11 @@ mod tests {
             transfer_granularity: 8,
             max_compare_and_write: 1,
             max_write_same: 0x1_0000,
+            software_write_protect: false,
+            descriptor_sense: false,
+            atomic: None,
+            port: None,
+            asymmetric_access: 0,
         }
     }
 
@@ -163,6 +229,37 @@ mod tests {
             let mut rest = &page[4..];
             while !rest.is_empty() {
                 rest = &rest[4 + usize::from(rest[3])..];
+            }
+        }
+    }
+
+    #[test]
+    fn a_unit_with_one_port_names_it() {
+        let port = Port { relative_id: 1, protocol: 5, group: 0x10, name: "iqn.x:y,t,0x0001".into(), device: "iqn.x:y".into() };
+        let page = page(0x83, &UnitFacts { port: Some(port), ..facts("1") }).unwrap();
+        let mut rest = &page[4..];
+        let mut kinds = Vec::new();
+        while !rest.is_empty() {
+            kinds.push((rest[0], rest[1]));
+            rest = &rest[4 + usize::from(rest[3])..];
+        }
+        let of_unit = [(0x01, 0x03), (0x02, 0x01), (0x03, 0x08)];
+        assert_eq!(kinds, [&of_unit[..], &[(0x51, 0x94), (0x51, 0x95), (0x53, 0x98), (0x53, 0xa8)]].concat());
+        assert!(page.windows(20).any(|w| w == b"iqn.x:y,t,0x0001\0\0\0\0"));
+    }
+
+    #[test]
+    fn every_page_that_is_listed_is_there() {
+        for device_type in [0x00, 0x05, 0x14] {
+            let facts = UnitFacts { device_type, ..facts("1") };
+            let list = page(0x00, &facts).unwrap();
+            assert!(list[4..].is_sorted());
+            for code in 0..=255 {
+                let page = page(code, &facts);
+                assert_eq!(page.is_some(), list[4..].contains(&code), "{code:x}");
+                if let Some(page) = page {
+                    assert_eq!((page[1], usize::from(u16::from_be_bytes([page[2], page[3]]))), (code, page.len() - 4));
+                }
             }
         }
     }

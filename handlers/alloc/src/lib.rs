@@ -4,12 +4,36 @@ mod memory;
 use memory::Memory;
 use tcmu_handler_api::{plugin::options::Options, prelude::*};
 
+/// Longest atomic write, in bytes.
+const MAX_ATOMIC: u32 = 1 << 20;
+
 /// A disk in memory.
 #[derive(Debug)]
 pub struct Alloc(Memory);
 
-fn check(config: &str) -> Result<(), Refusal> {
-    Options::parse(config)?.finish()
+/// What the config string says.
+struct Config {
+    read_only: bool,
+    removable: bool,
+    /// Of a physical block, in bytes; 0: as a logical one.
+    physical: u32,
+}
+
+impl Config {
+    fn parse(config: &str) -> Result<Config, Refusal> {
+        let mut options = Options::parse(config)?;
+        let physical = options.take_size("physical", 0)?;
+        if physical != 0 && !(physical.is_power_of_two() && (512..=memory::CHUNK).contains(&physical)) {
+            return Err(Refusal::invalid(format!("physical={physical}: a power of two from 512 to {} is needed", memory::CHUNK)));
+        }
+        let config = Config {
+            read_only: options.take_switch("ro", false)?,
+            removable: options.take_switch("removable", false)?,
+            physical: physical as u32,
+        };
+        options.finish()?;
+        Ok(config)
+    }
 }
 
 impl Handler for Alloc {
@@ -18,20 +42,25 @@ impl Handler for Alloc {
         name: c"Memory",
         version: c"0.1.0",
         config_desc:
-            c"alloc/<any name>: a disk in memory. Takes memory as it is written, gives it back when it is unmapped, and is \
+            c"alloc/<any name>[;ro=on|off][;removable=on|off][;physical=<bytes>]: a disk in memory. Takes memory as it is written, gives it back when it is unmapped, and is \
 empty again when the device is opened the next time.",
     };
 
     fn check_config(config: &str) -> Result<(), Refusal> {
-        check(config)
+        Config::parse(config).map(drop)
     }
 
     fn open(open: &Open<'_>, info: &mut DeviceInfo) -> Result<Alloc, Refusal> {
-        check(open.config())?;
+        let config = Config::parse(open.config())?;
         // There is nothing that a flush could make more durable: no cache is announced.
         info.supports(Operations::UNMAP | Operations::WRITE_ZEROES | Operations::EXTENTS)
             .set_flags(DeviceFlags::WRITE_CACHE, false)
-            .set_flags(DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
+            .set_flags(DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true)
+            .set_flags(DeviceFlags::READ_ONLY, config.read_only)
+            .set_flags(DeviceFlags::REMOVABLE, config.removable);
+        info.0.physical_block_size = config.physical;
+        // A request is executed in one go, and nothing survives a crash: it can't be torn.
+        info.0.max_atomic = MAX_ATOMIC;
         info.0.unmap_granularity = memory::CHUNK as u32;
         Ok(Alloc(Memory::new(info.size())))
     }

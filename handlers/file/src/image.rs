@@ -129,10 +129,13 @@ impl Image {
 
     /// Says what the file can do.
     pub(crate) fn describe(&self, config: &Config, info: &mut DeviceInfo) {
-        info.supports(Operations::FLUSH).set_flags(DeviceFlags::WRITE_CACHE | DeviceFlags::FUA, true);
+        info.supports(Operations::FLUSH | Operations::COPY).set_flags(DeviceFlags::WRITE_CACHE | DeviceFlags::FUA, true);
         info.set_flags(DeviceFlags::READ_ONLY, config.read_only);
         if self.punches {
             info.supports(Operations::UNMAP | Operations::WRITE_ZEROES);
+            if self.regular {
+                info.supports(Operations::EXTENTS);
+            }
             info.set_flags(DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
         } else if self.zeroes {
             info.supports(Operations::WRITE_ZEROES);

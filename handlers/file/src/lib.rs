@@ -81,6 +81,8 @@ impl Device for File {
                 }
                 Operation::WriteZeroes if self.image.zeroes_by_punching() => FileIo::punch_hole(fd, offset, length),
                 Operation::WriteZeroes => FileIo::zero_range(fd, offset, length),
+                Operation::Copy => FileIo::copy(fd, request.source_offset(), offset, length),
+                Operation::Extents => FileIo::extents(fd, offset, length),
                 _ => {
                     request.complete(Err(Error::UNSUPPORTED));
                     continue;

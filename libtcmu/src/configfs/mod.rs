@@ -1,6 +1,7 @@
 //! The kernel's target configuration in configfs: backstores, and the fabrics that export them.
 //!
 //! Everything that is created is a value that takes it away again when it is removed or dropped, in the reverse order; `keep` leaves it.
+mod access;
 mod backstore;
 mod fabric;
 mod module;

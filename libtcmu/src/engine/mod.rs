@@ -3,23 +3,46 @@
 //! Everything that is not data is answered here, from what the handler said of its device ([`Unit`]). What the handler lacks is emulated
 //! where that is correct. The engine does no I/O and has no `unsafe`: [`begin`] and [`resume`] say what is to be done next, and the
 //! device server does it.
+//!
+//! | module | commands |
+//! |---|---|
+//! | `medium` | READ, WRITE, WRITE ATOMIC, PRE-FETCH, SYNCHRONIZE CACHE |
+//! | `verify` | VERIFY, WRITE AND VERIFY |
+//! | `compare` | COMPARE AND WRITE, ORWRITE |
+//! | `provision` | UNMAP, GET LBA STATUS |
+//! | `write_same` | WRITE SAME |
+//! | `copy`, `token` | EXTENDED COPY and its relatives, by lists and by tokens |
+//! | `erase` | FORMAT UNIT, SANITIZE |
+//! | `select` | MODE SELECT |
+//! | `access` | REPORT and SET TARGET PORT GROUPS |
+//! | `control` | all that is answered at once |
+mod access;
+mod compare;
 mod control;
+mod copy;
+mod erase;
+mod medium;
+mod provision;
+mod select;
 mod status;
+mod token;
 mod unit;
+mod verify;
 mod write_same;
 
 use tcmu_handler_api::{
     abi,
-    plugin::{Buffer, DeviceFlags, Operations},
-    scsi::{
-        self, AdditionalSense, Blocks, Command, Lba, Sense, SenseKey, Status,
-        command::{Access, decode},
-        units,
-    },
+    plugin::Buffer,
+    scsi::{AdditionalSense, Command, Sense, Status, command::decode},
 };
 
+pub use access::Target;
+pub(crate) use access::{Answer, Question, ask};
 pub(crate) use status::outcome_of;
-pub use unit::{SerialSource, Unit};
+pub use unit::Unit;
+
+/// Bytes that the engine moves at a time through memory of its own.
+const CHUNK: u64 = 1 << 20;
 
 /// A command's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +74,10 @@ pub(crate) enum Step {
     Done(Outcome),
     /// The handler does this, then [`resume`] goes on.
     Submit(Work),
+    /// It ends for the initiator; what it began goes on: the handler does this, then [`resume`] goes on, without its buffer.
+    Detach(Outcome, Work),
+    /// The kernel and the handler's control calls are asked for this on another thread, then [`resume`] goes on.
+    Ask(Question),
 }
 
 impl From<Sense> for Step {
@@ -66,7 +93,28 @@ pub(crate) struct Work {
     pub(crate) flags: u32,
     pub(crate) offset: u64,
     pub(crate) length: u64,
+    /// Of a copy.
+    pub(crate) source: u64,
     pub(crate) data: WorkData,
+}
+
+impl Work {
+    fn read(offset: u64, length: u64, data: WorkData) -> Work {
+        Work { op: abi::TCMU_OP_READ, flags: 0, offset, length, source: 0, data }
+    }
+
+    fn write(flags: u32, offset: u64, length: u64, data: WorkData) -> Work {
+        Work { op: abi::TCMU_OP_WRITE, flags, offset, length, source: 0, data }
+    }
+
+    /// An operation without data.
+    fn plain(op: u32, flags: u32, offset: u64, length: u64) -> Work {
+        Work { op, flags, offset, length, source: 0, data: WorkData::None }
+    }
+
+    fn flush() -> Work {
+        Work::plain(abi::TCMU_OP_FLUSH, 0, 0, 0)
+    }
 }
 
 /// Where a request's data is.
@@ -85,7 +133,7 @@ pub struct Task {
     stage: Stage,
     /// Data that isn't in the command's buffer.
     pub(crate) memory: Vec<u8>,
-    /// The range of bytes that the command changes, if it does.
+    /// The range of bytes that the command changes, if it does: offset and length.
     pub(crate) changes: Option<(u64, u64)>,
     /// No other change of that range may run at the same time.
     pub(crate) exclusive: bool,
@@ -99,6 +147,19 @@ impl Task {
     fn changing(stage: Stage, offset: u64, length: u64) -> Task {
         Task { changes: Some((offset, length)), ..Task::new(stage) }
     }
+
+    /// Whether what it does goes on when it is aborted.
+    pub(crate) fn survives_abort(&self) -> bool {
+        matches!(self.stage, Stage::Erase(_))
+    }
+
+    fn with_memory(self, bytes: u64) -> Task {
+        Task { memory: vec![0; bytes as usize], ..self }
+    }
+
+    fn exclusive(self) -> Task {
+        Task { exclusive: true, ..self }
+    }
 }
 
 #[derive(Debug)]
@@ -106,46 +167,111 @@ enum Stage {
     /// The request's outcome is the command's.
     Last,
     /// A read: so many bytes are valid.
-    Read { length: usize },
+    Read {
+        length: usize,
+    },
     /// A read whose data didn't fit the command's buffer.
     BouncedRead,
     /// A write that must be flushed before it is done.
-    WriteThenFlush,
-    /// Ranges (in bytes) that are still to be deallocated.
-    Unmap { rest: std::vec::IntoIter<(u64, u64)> },
-    /// WRITE SAME by writing.
+    ThenFlush,
+    Verify(verify::Verify),
+    Compare(compare::Compare),
+    Or(compare::Or),
+    Unmap(provision::Unmap),
+    Extents(provision::Extents),
     Fill(write_same::Fill),
-    /// COMPARE AND WRITE: the medium's data is being read.
-    Compare { access: Access },
+    Copy(copy::Copy),
+    Erase(erase::Erase),
     /// The write cache goes off once everything is flushed.
-    WriteCacheOff,
+    WriteCacheOff(select::Selected),
+    Asked(access::Asked),
+}
+
+type Begun = Result<(Task, Step), Sense>;
+
+fn done(outcome: Outcome) -> (Task, Step) {
+    (Task::new(Stage::Last), Step::Done(outcome))
+}
+
+fn nothing_to_do() -> (Task, Step) {
+    done(Outcome { data: Some(0), ..Outcome::GOOD })
+}
+
+fn submit(task: Task, work: Work) -> Begun {
+    Ok((task, Step::Submit(work)))
 }
 
 /// Begins a command: decodes and judges it. The task is to be kept until the command is done.
 pub(crate) fn begin(unit: &mut Unit, cdb: &[u8], buffer: &Buffer<'_>) -> (Task, Step) {
-    let last = |step| (Task::new(Stage::Last), step);
-    let command = match decode(cdb) {
-        Ok(command) => command,
-        Err(sense) => return last(sense.into()),
-    };
-    if let Some(attention) = unit.take_attention(&command) {
-        return last(attention.into());
+    let begun = decode(cdb).and_then(|command| {
+        unit.ready_for(&command)?;
+        if unit.lacks_lock() && changes_the_medium(&command) {
+            return Ok(access::without_lock(unit));
+        }
+        dispatch(unit, command, buffer)
+    });
+    let (task, step) = begun.unwrap_or_else(|sense| done(sense.into()));
+    if let Some((offset, length)) = task.changes {
+        unit.changing(offset, length);
     }
-    if unit.no_medium() && command_needs_medium(&command) {
-        return last(Sense::new(SenseKey::NotReady, AdditionalSense::MEDIUM_NOT_PRESENT).into());
-    }
-    let begun = match command {
+    (task, step)
+}
+
+fn changes_the_medium(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Write(_)
+            | Command::WriteAndVerify(..)
+            | Command::WriteAtomic { .. }
+            | Command::WriteSame(_)
+            | Command::Unmap { .. }
+            | Command::CompareAndWrite(_)
+            | Command::OrWrite(_)
+            | Command::FormatUnit(_)
+            | Command::Sanitize(_)
+            | Command::ExtendedCopy { .. }
+            | Command::WriteUsingToken { .. }
+    )
+}
+
+fn dispatch(unit: &mut Unit, command: Command, buffer: &Buffer<'_>) -> Begun {
+    match command {
         // The common ones first.
-        Command::Read(access) => begin_read(unit, access, buffer),
-        Command::Write(access) => begin_write(unit, access, buffer),
-        Command::SynchronizeCache { lba, blocks, .. } => begin_flush(unit, lba, blocks),
-        Command::Unmap { anchor, length } => begin_unmap(unit, anchor, length, buffer),
+        Command::Read(access) => medium::read(unit, access, buffer),
+        Command::Write(access) => medium::write(unit, access, buffer),
+        Command::SynchronizeCache { lba, blocks, immediate } => medium::flush(unit, lba, blocks, immediate),
+        Command::Unmap { anchor, length } => provision::unmap(unit, anchor, length, buffer),
         Command::WriteSame(command) => write_same::begin(unit, command, buffer),
-        Command::CompareAndWrite(access) => begin_compare(unit, access, buffer),
-        Command::ModeSelect { ten, page_format, save, length } => begin_mode_select(unit, ten, page_format, save, length, buffer),
-        other => control::answer(unit, other, buffer).map(|outcome| (Task::new(Stage::Last), Step::Done(outcome))),
-    };
-    begun.unwrap_or_else(|sense| last(sense.into()))
+        Command::CompareAndWrite(access) => compare::compare_and_write(unit, access, buffer),
+        Command::OrWrite(access) => compare::or_write(unit, access, buffer),
+        Command::WriteAtomic { access, boundary } => medium::write_atomic(unit, access, boundary, buffer),
+        Command::Verify(access, check) => verify::verify(unit, access, check, buffer),
+        Command::WriteAndVerify(access, check) => verify::write_and_verify(unit, access, check, buffer),
+        Command::Prefetch { lba, blocks } => medium::prefetch(unit, lba, blocks),
+        Command::GetLbaStatus { lba, report, allocation } => provision::lba_status(unit, lba, report, allocation, buffer),
+        Command::ModeSelect { ten, page_format, save, length } => {
+            select::begin(unit, ten, page_format, save, &parameters(buffer, length)?)
+        }
+        Command::FormatUnit(command) => erase::format(unit, &command, buffer),
+        Command::Sanitize(command) => erase::sanitize(unit, &command, buffer),
+        Command::ExtendedCopy { length } => copy::begin(unit, &parameters(buffer, length)?),
+        Command::PopulateToken { list, length } => token::populate(unit, list, &parameters(buffer, length)?),
+        Command::WriteUsingToken { list, length } => token::write_using(unit, list, &parameters(buffer, length)?),
+        Command::ReportTargetPortGroups { extended, allocation } => Ok(access::report(extended, allocation)),
+        Command::SetTargetPortGroups { length } => access::set(&parameters(buffer, length)?),
+        other => control::answer(unit, other, buffer).map(done),
+    }
+}
+
+/// A copy of a parameter list, taken before it is judged: the initiator's host can write to it all the time. Shorter than the CDB says is
+/// PARAMETER LIST LENGTH ERROR.
+fn parameters(buffer: &Buffer<'_>, length: u32) -> Result<Vec<u8>, Sense> {
+    if (length as usize) > buffer.len() {
+        return Err(Sense::illegal(AdditionalSense::PARAMETER_LIST_LENGTH_ERROR));
+    }
+    let mut list = vec![0; length as usize];
+    buffer.copy_to(&mut list);
+    Ok(list)
 }
 
 /// Goes on with a command after its request was completed with `status` (`TCMU_STATUS_*` or a negative `errno`).
@@ -157,225 +283,69 @@ pub(crate) fn resume(
     status: i32,
     sense: &[u8],
 ) -> Step {
+    let Task { stage, memory, .. } = task;
     if status != abi::TCMU_STATUS_OK {
-        return Step::Done(outcome_of(request.op, status, request.result, sense));
+        unit.failed(request.op);
+        if status == abi::TCMU_STATUS_FENCED {
+            unit.lock_lost();
+        }
+        let outcome = outcome_of(request.op, status, request.result, sense);
+        return Step::Done(match stage {
+            Stage::Copy(copy) => copy.failed(unit, outcome),
+            Stage::Erase(erase) => erase.failed(unit, outcome),
+            _ => outcome,
+        });
     }
-    match &mut task.stage {
+    match stage {
         Stage::Last => Step::Done(Outcome::GOOD),
         Stage::Read { length } => Step::Done(Outcome { data: Some(*length), ..Outcome::GOOD }),
         Stage::BouncedRead => {
-            let copied = buffer.copy_from(&task.memory);
+            let copied = buffer.copy_from(memory);
             Step::Done(Outcome { data: Some(copied), ..Outcome::GOOD })
         }
-        Stage::WriteThenFlush => {
-            task.stage = Stage::Last;
-            Step::Submit(flush())
+        Stage::ThenFlush => {
+            *stage = Stage::Last;
+            Step::Submit(Work::flush())
         }
-        Stage::Unmap { rest } => match rest.next() {
-            Some((offset, length)) => Step::Submit(unmap(offset, length)),
-            None => Step::Done(Outcome::GOOD),
+        Stage::Verify(verify) => verify.next(memory, buffer),
+        Stage::Compare(compare) => match compare.next(memory, buffer) {
+            Ok((work, then_flush)) => {
+                *stage = if then_flush { Stage::ThenFlush } else { Stage::Last };
+                Step::Submit(work)
+            }
+            Err(sense) => sense.into(),
         },
+        Stage::Or(or) => {
+            let (work, then_flush) = or.next(memory, buffer);
+            *stage = if then_flush { Stage::ThenFlush } else { Stage::Last };
+            Step::Submit(work)
+        }
+        Stage::Unmap(unmap) => unmap.next(),
+        Stage::Extents(extents) => Step::Done(extents.answer(unit, memory, request.result, buffer)),
         Stage::Fill(fill) => match fill.next() {
             Some(work) => Step::Submit(work),
             None if fill.then_flush => {
-                task.stage = Stage::Last;
-                Step::Submit(flush())
+                *stage = Stage::Last;
+                Step::Submit(Work::flush())
             }
             None => Step::Done(Outcome::GOOD),
         },
-        Stage::Compare { access } => {
-            let access = *access;
-            let length = task.memory.len();
-            let mut sent = vec![0; length];
-            buffer.copy_to(&mut sent);
-            if let Some(offset) = sent.iter().zip(&task.memory).position(|(a, b)| a != b) {
-                let sense = Sense::new(SenseKey::Miscompare, AdditionalSense::MISCOMPARE_DURING_VERIFY);
-                return Step::Done(sense.with_information(offset as u64).into());
-            }
-            buffer.copy_to_at(length, &mut task.memory);
-            let (flags, then_flush) = unit.durability(access.fua);
-            task.stage = if then_flush { Stage::WriteThenFlush } else { Stage::Last };
-            match unit.bytes(access.lba, access.blocks) {
-                Ok((offset, length)) => {
-                    Step::Submit(Work { op: abi::TCMU_OP_WRITE, flags, offset, length, data: WorkData::Memory(length as usize) })
-                }
-                Err(sense) => sense.into(),
-            }
-        }
-        Stage::WriteCacheOff => {
-            unit.set_write_cache(false);
+        Stage::Copy(copy) => copy.next(unit, memory),
+        Stage::Erase(erase) => erase.next(unit, memory),
+        Stage::WriteCacheOff(selected) => {
+            selected.apply(unit);
             Step::Done(Outcome::GOOD)
         }
+        Stage::Asked(asked) => Step::Done(asked.answer(unit, buffer)),
     }
 }
 
-type Begun = Result<(Task, Step), Sense>;
-
-fn nothing_to_do() -> (Task, Step) {
-    (Task::new(Stage::Last), Step::Done(Outcome { data: Some(0), ..Outcome::GOOD }))
-}
-
-fn begin_read(unit: &Unit, access: Access, buffer: &Buffer<'_>) -> Begun {
-    let (offset, length) = unit.bytes(access.lba, access.blocks)?;
-    unit.check_transfer(length)?;
-    if length == 0 {
-        return Ok(nothing_to_do());
-    }
-    let flags = if access.dpo { abi::TCMU_REQ_DPO } else { 0 };
-    let size = usize::try_from(length).map_err(|_| Sense::invalid_cdb_field(10, None))?;
-    let (task, data) = if buffer.len() >= size {
-        (Task::new(Stage::Read { length: size }), WorkData::Command(size))
-    } else {
-        // The initiator expects less than the command transfers: it gets what it has room for.
-        let mut task = Task::new(Stage::BouncedRead);
-        task.memory = vec![0; size];
-        (task, WorkData::Memory(size))
-    };
-    Ok((task, Step::Submit(Work { op: abi::TCMU_OP_READ, flags, offset, length, data })))
-}
-
-fn begin_write(unit: &Unit, access: Access, buffer: &Buffer<'_>) -> Begun {
-    unit.check_writable()?;
-    let (offset, length) = unit.bytes(access.lba, access.blocks)?;
-    unit.check_transfer(length)?;
-    if length == 0 {
-        return Ok(nothing_to_do());
-    }
-    let size = usize::try_from(length).map_err(|_| Sense::invalid_cdb_field(10, None))?;
-    if buffer.len() < size {
-        // There is no data for the rest, and a part of a write is no write.
-        return Err(Sense::illegal(AdditionalSense::INVALID_FIELD_IN_CDB));
-    }
-    let (mut flags, then_flush) = unit.durability(access.fua);
-    if access.dpo {
-        flags |= abi::TCMU_REQ_DPO;
-    }
-    let stage = if then_flush { Stage::WriteThenFlush } else { Stage::Last };
-    let work = Work { op: abi::TCMU_OP_WRITE, flags, offset, length, data: WorkData::Command(size) };
-    Ok((Task::changing(stage, offset, length), Step::Submit(work)))
-}
-
-fn flush() -> Work {
-    Work { op: abi::TCMU_OP_FLUSH, flags: 0, offset: 0, length: 0, data: WorkData::None }
-}
-
-fn unmap(offset: u64, length: u64) -> Work {
-    Work { op: abi::TCMU_OP_UNMAP, flags: 0, offset, length, data: WorkData::None }
-}
-
-/// SYNCHRONIZE CACHE (SBC-4 5.33). A range is allowed to be taken as the whole; IMMED as not set.
-fn begin_flush(unit: &Unit, lba: Lba, blocks: Blocks) -> Begun {
-    unit.bytes(lba, blocks)?;
-    if !unit.has_volatile_cache() {
-        return Ok(nothing_to_do());
-    }
-    Ok((Task::new(Stage::Last), Step::Submit(flush())))
-}
-
-/// UNMAP (SBC-4 5.35): the whole list is judged before anything is deallocated.
-fn begin_unmap(unit: &Unit, anchor: bool, length: u32, buffer: &Buffer<'_>) -> Begun {
-    let facts = unit.facts_for_provisioning();
-    if !facts.unmap {
-        return Err(Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE));
-    }
-    unit.check_writable()?;
-    if anchor {
-        return Err(Sense::invalid_cdb_field(1, Some(0)));
-    }
-    if length == 0 {
-        return Ok(nothing_to_do());
-    }
-    let mut list = vec![0; buffer.len().min(length as usize)];
-    buffer.copy_to(&mut list);
-    let ranges = scsi::unmap::ranges(&list, length, facts.max_descriptors)?;
-    let mut blocks = 0u64;
-    let mut bytes = Vec::new();
-    for (lba, count) in ranges {
-        let range = unit.bytes(lba, count)?;
-        blocks = blocks.saturating_add(count.0);
-        if count.0 > 0 {
-            bytes.push(range);
-        }
-    }
-    if blocks > u64::from(facts.max_unmap) {
-        return Err(Sense::invalid_parameter(16, None));
-    }
-    let (start, end) = bytes.iter().fold((u64::MAX, 0), |(start, end), (o, l)| (start.min(*o), end.max(o + l)));
-    let mut rest = bytes.into_iter();
-    let Some((offset, length)) = rest.next() else { return Ok(nothing_to_do()) };
-    Ok((Task::changing(Stage::Unmap { rest }, start, end - start), Step::Submit(unmap(offset, length))))
-}
-
-/// COMPARE AND WRITE (SBC-4 5.3).
-fn begin_compare(unit: &Unit, access: Access, buffer: &Buffer<'_>) -> Begun {
-    unit.check_writable()?;
-    let (offset, length) = unit.bytes(access.lba, access.blocks)?;
-    if length == 0 {
-        return Ok(nothing_to_do());
-    }
-    let size = length as usize; // at most 255 blocks
-    if buffer.len() < 2 * size {
-        return Err(Sense::invalid_cdb_field(13, None));
-    }
-    let (flags, then_flush) = unit.durability(access.fua);
-    if unit.takes(Operations::COMPARE_AND_WRITE) {
-        let stage = if then_flush { Stage::WriteThenFlush } else { Stage::Last };
-        let work = Work { op: abi::TCMU_OP_COMPARE_AND_WRITE, flags, offset, length, data: WorkData::Command(2 * size) };
-        return Ok((Task::changing(stage, offset, length), Step::Submit(work)));
-    }
-    let mut task = Task { exclusive: true, ..Task::changing(Stage::Compare { access }, offset, length) };
-    task.memory = vec![0; size];
-    Ok((task, Step::Submit(Work { op: abi::TCMU_OP_READ, flags: 0, offset, length, data: WorkData::Memory(size) })))
-}
-
-/// MODE SELECT (SPC-6 6.12): nothing changes unless all of the list is right.
-fn begin_mode_select(unit: &mut Unit, ten: bool, page_format: bool, save: bool, length: u32, buffer: &Buffer<'_>) -> Begun {
-    let mut list = vec![0; length as usize];
-    let got = buffer.copy_to(&mut list);
-    if got < list.len() {
-        return Err(Sense::illegal(AdditionalSense::PARAMETER_LIST_LENGTH_ERROR));
-    }
-    let change = scsi::mode::select(ten, page_format, save, &list, &unit.facts())?;
-    match change.write_cache {
-        Some(true) => unit.set_write_cache(true),
-        // What was written before must be as safe as what is written from now on.
-        Some(false) if unit.has_volatile_cache() => return Ok((Task::new(Stage::WriteCacheOff), Step::Submit(flush()))),
-        Some(false) => unit.set_write_cache(false),
-        None => {}
-    }
-    Ok(nothing_to_do())
-}
-
-fn command_needs_medium(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::TestUnitReady
-            | Command::Read(_)
-            | Command::Write(_)
-            | Command::ReadCapacity10
-            | Command::ReadCapacity16 { .. }
-            | Command::SynchronizeCache { .. }
-            | Command::Unmap { .. }
-            | Command::WriteSame(_)
-            | Command::CompareAndWrite(_)
-    )
-}
-
-impl Unit {
-    /// The bytes of a range of blocks, if it is within the unit.
-    fn bytes(&self, lba: Lba, blocks: Blocks) -> Result<(u64, u64), Sense> {
-        if !units::in_range(lba, blocks, self.capacity()) {
-            return Err(Sense::illegal(AdditionalSense::LBA_OUT_OF_RANGE));
-        }
-        // Within the capacity in blocks, so within it in bytes.
-        let size = self.block_size();
-        Ok((size.offset_of(lba).unwrap_or(u64::MAX), size.length_of(blocks).unwrap_or(u64::MAX)))
-    }
-
-    fn check_writable(&self) -> Result<(), Sense> {
-        if self.info().flags().contains(DeviceFlags::READ_ONLY) {
-            return Err(Sense::new(SenseKey::DataProtect, AdditionalSense::WRITE_PROTECTED));
-        }
-        Ok(())
+/// Takes over after a detached command, or one whose work is to stop, is given up: what it began is not finished.
+pub(crate) fn abandon(unit: &mut Unit, task: &mut Task) {
+    let outcome = Outcome::status(Status::TaskAborted);
+    match &mut task.stage {
+        Stage::Copy(copy) => drop(copy.failed(unit, outcome)),
+        Stage::Erase(erase) => drop(erase.failed(unit, outcome)),
+        _ => {}
     }
 }

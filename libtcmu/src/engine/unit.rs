@@ -1,21 +1,26 @@
 //! A logical unit: what the handler said of its device, and what initiators changed.
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use tcmu_handler_api::{
     abi,
     plugin::{DeviceFlags, DeviceInfo, Operations},
     scsi::{
-        AdditionalSense, BlockSize, Blocks, Command, Sense, SenseKey, UnitFacts,
-        facts::{Provisioning, ascii_field},
+        AdditionalSense, BlockSize, Blocks, Command, Lba, Sense, SenseKey, UnitFacts,
+        copy::CopyStatus,
+        facts::{Atomic, Provisioning, ascii_field},
+        log::Statistics,
+        units,
     },
 };
 
-/// Tells the unit serial number when an initiator wants to know it: tools write it to configfs after the device was enabled.
-pub type SerialSource = Box<dyn Fn() -> Option<String> + Send + Sync>;
+use super::{
+    access::{Answer, LockState, Target},
+    erase::{self, Background, Kind},
+    token::Tokens,
+};
 
-/// Most descriptors in one UNMAP, and most bytes if the handler names no limit.
+/// Most descriptors in one UNMAP.
 const MAX_UNMAP_DESCRIPTORS: u32 = 128;
-const MAX_UNMAP_BYTES: u64 = 16 << 30;
 /// Most bytes of one WRITE SAME that has to be written block by block.
 const MAX_FILL_BYTES: u64 = 64 << 20;
 
@@ -23,12 +28,29 @@ const MAX_FILL_BYTES: u64 = 64 << 20;
 pub struct Unit {
     info: DeviceInfo,
     block_size: BlockSize,
-    serial: SerialSource,
+    target: Arc<dyn Target>,
     /// From `hw_max_sectors`, in bytes; 0 if unknown.
     max_transfer: u64,
     /// Initiators switched the write cache off: every write is made durable.
     write_through: bool,
+    /// D_SENSE
+    pub(super) descriptor_sense: bool,
+    /// SWP
+    pub(super) write_protect: bool,
+    /// Initiators don't want the medium to be removed; or removed it.
+    pub(super) prevented: bool,
+    pub(super) ejected: bool,
     attentions: VecDeque<Sense>,
+    pub(super) statistics: Statistics,
+    pub(super) background: Option<Background>,
+    pub(super) failure: Option<Kind>,
+    pub(super) copies: VecDeque<CopyStatus>,
+    pub(super) tokens: Tokens,
+    /// The buffer of WRITE BUFFER and READ BUFFER; empty until it is written.
+    pub(super) echo: Vec<u8>,
+    /// What another thread found out for the command that is about to be resumed.
+    pub(super) answer: Option<Answer>,
+    pub(super) lock: LockState,
 }
 
 impl std::fmt::Debug for Unit {
@@ -39,15 +61,130 @@ impl std::fmt::Debug for Unit {
 
 impl Unit {
     /// A unit for a device. `hw_max_sectors` is in units of 512 bytes.
-    pub fn new(info: DeviceInfo, hw_max_sectors: u32, serial: SerialSource) -> Unit {
+    pub fn new(info: DeviceInfo, hw_max_sectors: u32, target: Arc<dyn Target>) -> Unit {
         Unit {
             block_size: BlockSize::new(info.block_size()).unwrap_or(BlockSize::B512),
             info,
-            serial,
+            target,
             max_transfer: u64::from(hw_max_sectors) * 512,
             write_through: false,
+            descriptor_sense: false,
+            write_protect: false,
+            prevented: false,
+            ejected: false,
             attentions: VecDeque::new(),
+            statistics: Statistics::default(),
+            background: None,
+            failure: None,
+            copies: VecDeque::new(),
+            tokens: Tokens::default(),
+            echo: Vec::new(),
+            answer: None,
+            lock: LockState::Lost,
         }
+    }
+
+    /// Where questions about ports are asked.
+    pub(crate) fn target(&self) -> Arc<dyn Target> {
+        self.target.clone()
+    }
+
+    /// Whether sense data goes out in descriptor format.
+    pub(crate) fn descriptor_sense(&self) -> bool {
+        self.descriptor_sense
+    }
+
+    /// What another thread found out for the command that is resumed next.
+    pub(crate) fn answered(&mut self, answer: Answer) {
+        self.answer = Some(answer);
+    }
+
+    /// Another node has the exclusive lock now.
+    pub(crate) fn lock_lost(&mut self) {
+        self.lock = LockState::Lost;
+    }
+
+    /// Whether changes need a lock that is not ours.
+    pub(super) fn lacks_lock(&self) -> bool {
+        self.info.flags().contains(DeviceFlags::LOCKED_ACCESS) && self.lock != LockState::Own
+    }
+
+    /// Whether a command may be executed as things are (SAM-6 5.14, SPC-6 5.6).
+    pub(super) fn ready_for(&mut self, command: &Command) -> Result<(), Sense> {
+        if let Some(attention) = self.take_attention(command) {
+            return Err(attention);
+        }
+        erase::check(self, command)?;
+        if self.no_medium() && needs_medium(command) {
+            return Err(Sense::not_ready(AdditionalSense::MEDIUM_NOT_PRESENT));
+        }
+        Ok(())
+    }
+
+    /// Takes the medium out or puts it back.
+    pub(super) fn eject(&mut self, out: bool) {
+        if self.ejected && !out {
+            self.attentions.push_back(Sense::attention(AdditionalSense::MEDIUM_MAY_HAVE_CHANGED));
+        }
+        self.ejected = out;
+    }
+
+    /// A range of bytes is about to change.
+    pub(super) fn changing(&mut self, offset: u64, length: u64) {
+        self.tokens.changing(offset, length);
+    }
+
+    /// A request failed.
+    pub(super) fn failed(&mut self, op: u32) {
+        match op {
+            abi::TCMU_OP_READ => self.statistics.read_errors += 1,
+            abi::TCMU_OP_WRITE => self.statistics.write_errors += 1,
+            _ => {}
+        }
+    }
+
+    /// Longest atomic write in blocks, if there are any.
+    pub(super) fn max_atomic(&self) -> Option<u32> {
+        let most = self.block_size.blocks_in(u64::from(self.info.0.max_atomic)).0 as u32;
+        let limit = self.max_transfer_blocks();
+        (most > 0).then_some(if limit == 0 { most } else { most.min(limit) })
+    }
+
+    /// Longest transfer in blocks; 0: no limit.
+    fn max_transfer_blocks(&self) -> u32 {
+        let bytes = match (u64::from(self.info.0.max_transfer), self.max_transfer) {
+            (0, limit) | (limit, 0) => limit,
+            (a, b) => a.min(b),
+        };
+        u32::try_from(self.block_size.blocks_in(bytes).0).unwrap_or(u32::MAX)
+    }
+
+    /// Most bytes that a handler deallocates or zeroes at a time.
+    pub(super) fn max_zeroing(&self) -> u64 {
+        match self.info.0.max_unmap {
+            0 => u64::MAX,
+            most => most.max(u64::from(self.block_size.bytes())),
+        }
+    }
+
+    /// The bytes of a range of blocks, if it is within the unit.
+    pub(super) fn bytes(&self, lba: Lba, blocks: Blocks) -> Result<(u64, u64), Sense> {
+        if !units::in_range(lba, blocks, self.capacity()) {
+            return Err(Sense::illegal(AdditionalSense::LBA_OUT_OF_RANGE));
+        }
+        // Within the capacity in blocks, so within it in bytes.
+        let size = self.block_size;
+        Ok((size.offset_of(lba).unwrap_or(u64::MAX), size.length_of(blocks).unwrap_or(u64::MAX)))
+    }
+
+    pub(super) fn check_writable(&self) -> Result<(), Sense> {
+        if self.info.flags().contains(DeviceFlags::READ_ONLY) {
+            return Err(Sense::new(SenseKey::DataProtect, AdditionalSense::WRITE_PROTECTED));
+        }
+        if self.write_protect {
+            return Err(Sense::new(SenseKey::DataProtect, AdditionalSense::SOFTWARE_WRITE_PROTECTED));
+        }
+        Ok(())
     }
 
     /// What the device is and can do.
@@ -81,7 +218,7 @@ impl Unit {
     }
 
     pub(super) fn no_medium(&self) -> bool {
-        self.info.flags().contains(DeviceFlags::NO_MEDIUM)
+        self.ejected || self.info.flags().contains(DeviceFlags::NO_MEDIUM)
     }
 
     /// Whether completed writes can be lost before a flush.
@@ -115,7 +252,7 @@ impl Unit {
     }
 
     /// A pending unit attention, unless the command doesn't report it (SAM-6 5.14).
-    pub(super) fn take_attention(&mut self, command: &Command) -> Option<Sense> {
+    fn take_attention(&mut self, command: &Command) -> Option<Sense> {
         if self.attentions.is_empty()
             || matches!(command, Command::Inquiry { .. } | Command::ReportLuns { .. } | Command::RequestSense { .. })
         {
@@ -124,15 +261,15 @@ impl Unit {
         self.attentions.pop_front()
     }
 
-    /// A pending unit attention, for REQUEST SENSE.
-    pub(super) fn pop_attention(&mut self) -> Option<Sense> {
-        self.attentions.pop_front()
+    /// What REQUEST SENSE tells: a unit attention, or the progress of a long operation.
+    pub(super) fn pending(&mut self) -> Option<Sense> {
+        self.attentions.pop_front().or_else(|| erase::pending(self))
     }
 
     pub(super) fn facts_for_provisioning(&self) -> Provisioning {
         let info = &self.info.0;
         let blocks = |bytes: u64| self.block_size.blocks_in(bytes).0;
-        let limit = if info.max_unmap == 0 { MAX_UNMAP_BYTES } else { info.max_unmap };
+        let limit = if info.max_unmap == 0 { u64::MAX } else { info.max_unmap };
         Provisioning {
             thin: self.info.flags().contains(DeviceFlags::THIN),
             unmap: self.takes(Operations::UNMAP),
@@ -154,15 +291,24 @@ impl Unit {
         }
     }
 
-    /// The input of all pages.
+    /// The input of the pages that say who the unit is; asks for the serial number and the ports.
+    pub(super) fn identity(&self) -> UnitFacts {
+        let mut ports = self.target.ports();
+        UnitFacts {
+            serial: self.target.serial().unwrap_or_default(),
+            asymmetric_access: self.target.asymmetric_access(),
+            port: if ports.len() == 1 { ports.pop() } else { None },
+            ..self.facts()
+        }
+    }
+
+    /// The input of all other pages.
     pub(super) fn facts(&self) -> UnitFacts {
         let info = &self.info.0;
         let blocks = |bytes: u64| u32::try_from(self.block_size.blocks_in(bytes).0).unwrap_or(u32::MAX);
         let own = |field: &[u8]| field.iter().any(|b| *b != 0);
-        let max_transfer = match (u64::from(info.max_transfer), self.max_transfer) {
-            (0, limit) | (limit, 0) => limit,
-            (a, b) => a.min(b),
-        };
+        let max_transfer = self.max_transfer_blocks();
+        let optimal = blocks(u64::from(info.optimal_transfer));
         let physical = info.physical_block_size.max(info.block_size);
         UnitFacts {
             device_type: info.device_type as u8,
@@ -170,20 +316,51 @@ impl Unit {
             vendor: if own(&info.vendor) { info.vendor } else { ascii_field("LIO-ORG") },
             product: if own(&info.product) { info.product } else { ascii_field("TCMU device") },
             revision: if own(&info.revision) { info.revision } else { ascii_field("0002") },
-            serial: (self.serial)().unwrap_or_default(),
+            serial: String::new(),
             block_size: self.block_size,
             capacity: self.capacity(),
             physical_exponent: (physical / self.block_size.bytes()).max(1).ilog2() as u8,
             write_cache: self.info.flags().contains(DeviceFlags::WRITE_CACHE) && !self.write_through,
             write_cache_changeable: self.has_volatile_cache(),
             read_only: self.info.flags().contains(DeviceFlags::READ_ONLY),
+            software_write_protect: self.write_protect,
+            descriptor_sense: self.descriptor_sense,
             rotation_rate: info.rotation_rate as u16,
             provisioning: self.facts_for_provisioning(),
-            max_transfer: blocks(max_transfer),
-            optimal_transfer: blocks(u64::from(info.optimal_transfer).min(max_transfer.max(1))),
+            max_transfer,
+            optimal_transfer: if max_transfer == 0 { optimal } else { optimal.min(max_transfer) },
             transfer_granularity: u16::try_from(physical / self.block_size.bytes()).unwrap_or(0),
             max_compare_and_write: 255,
             max_write_same: self.max_write_same(),
+            atomic: self.max_atomic().map(|max_transfer| Atomic { max_transfer }),
+            asymmetric_access: 0,
+            port: None,
         }
     }
+}
+
+fn needs_medium(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::Inquiry { .. }
+            | Command::RequestSense { .. }
+            | Command::ReportLuns { .. }
+            | Command::ModeSense(_)
+            | Command::ModeSelect { .. }
+            | Command::LogSense(_)
+            | Command::StartStopUnit { .. }
+            | Command::PreventAllowMediumRemoval { .. }
+            | Command::SendDiagnostic(_)
+            | Command::ReceiveDiagnosticResults { .. }
+            | Command::ReadBuffer(_)
+            | Command::WriteBuffer(_)
+            | Command::SecurityProtocolIn { .. }
+            | Command::ReportTargetPortGroups { .. }
+            | Command::SetTargetPortGroups { .. }
+            | Command::ReportSupportedOperationCodes(_)
+            | Command::ReportSupportedTaskManagement { .. }
+            | Command::ReceiveCopyStatus { .. }
+            | Command::ReceiveCopyOperatingParameters { .. }
+            | Command::ReceiveRodTokenInformation { .. }
+    )
 }

@@ -5,7 +5,7 @@ use tcmu_handler_api::{
     scsi::{Sense, command::WriteSame},
 };
 
-use super::{Begun, Stage, Step, Task, Unit, Work, WorkData};
+use super::{Begun, Stage, Task, Unit, Work, WorkData, nothing_to_do, submit};
 
 /// Bytes written at a time where there is no other way.
 const CHUNK: u64 = 256 << 10;
@@ -26,20 +26,14 @@ impl Fill {
         if length == 0 {
             return None;
         }
-        let work = Work {
-            op: abi::TCMU_OP_WRITE,
-            flags: self.flags,
-            offset: self.offset,
-            length,
-            data: WorkData::Memory(length as usize),
-        };
+        let work = Work::write(self.flags, self.offset, length, WorkData::Memory(length as usize));
         self.offset += length;
         self.left -= length;
         Some(work)
     }
 }
 
-pub(super) fn begin(unit: &Unit, command: WriteSame, buffer: &Buffer<'_>) -> Begun {
+pub(super) fn begin(unit: &mut Unit, command: WriteSame, buffer: &Buffer<'_>) -> Begun {
     unit.check_writable()?;
     let provisioning = unit.facts_for_provisioning();
     // ANC_SUP is 0, and without LBPWS there is no UNMAP bit.
@@ -50,32 +44,39 @@ pub(super) fn begin(unit: &Unit, command: WriteSame, buffer: &Buffer<'_>) -> Beg
         return Err(Sense::invalid_cdb_field(1, Some(3)));
     }
     let (offset, length) = unit.bytes(command.lba, command.blocks)?;
+    let field = if command.short { 7 } else { 10 };
     // WSNZ is set, and MAXIMUM WRITE SAME LENGTH is what it says.
     if length == 0 || command.blocks.0 > unit.max_write_same() {
-        return Err(Sense::invalid_cdb_field(10, None));
+        return Err(Sense::invalid_cdb_field(field, None));
     }
     let block = unit.block_size().bytes() as usize;
     let mut pattern = vec![0; block];
-    if !command.ndob && buffer.copy_to(&mut pattern) < block {
-        return Err(Sense::invalid_cdb_field(10, None));
+    if !command.ndob {
+        // One block, neither less nor more.
+        if buffer.len() != block {
+            return Err(Sense::invalid_cdb_field(field, None));
+        }
+        buffer.copy_to(&mut pattern);
     }
+    unit.statistics.writes += 1;
+    unit.statistics.blocks_written += command.blocks.0;
     let zeros = pattern.iter().all(|b| *b == 0);
     let (flags, then_flush) = unit.durability(false);
-    let ending = |then_flush| if then_flush { Stage::WriteThenFlush } else { Stage::Last };
+    let ending = if then_flush { Stage::ThenFlush } else { Stage::Last };
     if zeros && unit.takes(Operations::WRITE_ZEROES) {
+        // Zeros they must be, up to the unaligned ends: a handler that deallocates sees to that.
         let flags = flags | if command.unmap { abi::TCMU_REQ_MAY_UNMAP } else { 0 };
-        let work = Work { op: abi::TCMU_OP_WRITE_ZEROES, flags, offset, length, data: WorkData::None };
-        return Ok((Task::changing(ending(then_flush), offset, length), Step::Submit(work)));
+        return submit(Task::changing(ending, offset, length), Work::plain(abi::TCMU_OP_WRITE_ZEROES, flags, offset, length));
     }
     if unit.takes(Operations::WRITE_SAME) && !command.ndob {
-        let work = Work { op: abi::TCMU_OP_WRITE_SAME, flags, offset, length, data: WorkData::Command(block) };
-        return Ok((Task::changing(ending(then_flush), offset, length), Step::Submit(work)));
+        let work = Work { data: WorkData::Command(block), ..Work::plain(abi::TCMU_OP_WRITE_SAME, flags, offset, length) };
+        return submit(Task::changing(ending, offset, length), work);
     }
     let mut fill = Fill { offset, left: length, flags, then_flush };
     let size = length.min(CHUNK) as usize;
     let memory = pattern.iter().copied().cycle().take(size).collect();
     match fill.next() {
-        Some(work) => Ok((Task { memory, ..Task::changing(Stage::Fill(fill), offset, length) }, Step::Submit(work))),
-        None => Ok(super::nothing_to_do()),
+        Some(work) => submit(Task { memory, ..Task::changing(Stage::Fill(fill), offset, length) }, work),
+        None => Ok(nothing_to_do()),
     }
 }

@@ -1,11 +1,14 @@
 //! A command in flight: the serving thread's own half of it.
-use std::ptr::{self, NonNull};
+use std::{
+    ptr::{self, NonNull},
+    sync::{Arc, Mutex},
+};
 
 use tcmu_handler_api::{abi, plugin::Buffer};
 
 use super::slot::{Shared, Slot};
 use crate::{
-    engine::{Task, Work, WorkData},
+    engine::{Answer, Task, Work, WorkData},
     ring::Fetched,
 };
 
@@ -18,6 +21,10 @@ pub(super) struct Command {
     /// The segments of a request whose data is in the task's memory, or only the beginning of the command's.
     segments: Vec<libc::iovec>,
     pub(super) in_use: bool,
+    /// Its entry on the ring is completed; what it began goes on.
+    pub(super) detached: bool,
+    /// Where another thread puts what it found out.
+    pub(super) answer: Option<Arc<Mutex<Option<Answer>>>>,
 }
 
 impl Command {
@@ -28,7 +35,15 @@ impl Command {
             task: None,
             segments: Vec::new(),
             in_use: false,
+            detached: false,
+            answer: None,
         })
+    }
+
+    /// Lets go of the entry on the ring: its buffer is another command's from now on.
+    pub(super) fn detach(&mut self) {
+        self.fetched = Fetched::default();
+        self.detached = true;
     }
 
     /// The half that the handler sees. Only while the handler doesn't have it: before `arm`, and after the completion came back.
@@ -84,9 +99,17 @@ impl Command {
         request.flags = work.flags;
         request.offset = work.offset;
         request.length = work.length;
+        request.source_offset = work.source;
         request.iov = iov;
         request.iov_count = count as u32;
         request.result = 0;
+        slot.arm()
+    }
+
+    /// A request that no handler gets: another thread completes it when it has found something out.
+    pub(super) fn arm_question(&mut self) -> *mut abi::tcmu_request {
+        let slot = self.slot();
+        slot.request.op = 0;
         slot.arm()
     }
 

@@ -2,13 +2,14 @@
 use std::{
     collections::VecDeque,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use tcmu_handler_api::{
     abi,
     host::OpenDevice,
-    plugin::{DeviceFlags, DeviceInfo, Threads},
+    plugin::{DeviceFlags, DeviceInfo, Refusal, Threads},
     scsi::{Status, sense::SENSE_BUFFER},
 };
 
@@ -20,7 +21,7 @@ use super::{
     waker::Waker,
 };
 use crate::{
-    engine::{self, Outcome, SerialSource, Step, Unit, Work},
+    engine::{self, Outcome, Step, Target, Unit, Work},
     mapping::Mapping,
     ring::{Completion, Doorbell, Gone, Next, Ring, RingError, TaskManagement},
 };
@@ -61,8 +62,8 @@ pub struct Attach {
     pub map_size: usize,
     /// The handler's device.
     pub device: OpenDevice,
-    /// The unit serial number, asked for when an initiator wants it.
-    pub serial: SerialSource,
+    /// What is known of the unit outside of its handler: its serial number, its ports. A closure that returns the serial number will do.
+    pub target: Arc<dyn Target>,
     /// `hw_max_sectors`, in units of 512 bytes.
     pub hw_max_sectors: u32,
 }
@@ -137,7 +138,7 @@ impl DeviceServer {
         Ok(DeviceServer {
             ring: Ring::attach(map)?,
             bell: Doorbell::new(attach.uio),
-            unit: Unit::new(*device.info(), attach.hw_max_sectors, attach.serial),
+            unit: Unit::new(*device.info(), attach.hw_max_sectors, attach.target),
             shared: Arc::new(Shared::new(waker, pool, key, lane.is_none())),
             name: attach.name,
             device,
@@ -185,6 +186,11 @@ impl DeviceServer {
     /// Initiators see the write cache switched on or off, although the handler didn't.
     pub(super) fn set_write_cache(&mut self, on: bool) {
         self.unit.set_write_cache(on);
+    }
+
+    /// Another node has the exclusive lock now.
+    pub(super) fn lock_lost(&mut self) {
+        self.unit.lock_lost();
     }
 
     /// Takes no more entries from the ring (or goes on with it).
@@ -254,7 +260,7 @@ impl DeviceServer {
             }
             Next::TaskManagement(notice) => {
                 self.free.push(index);
-                self.task_management(&notice);
+                self.task_management(&notice)?;
                 Ok(true)
             }
             Next::Command => {
@@ -291,13 +297,66 @@ impl DeviceServer {
                     }
                     _ => {}
                 }
-                if self.exclusive > 0 && self.must_wait(index) {
-                    self.waiting.push_back((index, work));
-                } else {
-                    self.submit(index, work);
-                }
+                self.submit_in_turn(index, work);
                 Ok(())
             }
+            Step::Detach(outcome, work) => {
+                self.detach(index, outcome)?;
+                self.submit_in_turn(index, work);
+                Ok(())
+            }
+            Step::Ask(question) => {
+                self.ask(index, question);
+                Ok(())
+            }
+        }
+    }
+
+    /// Submits the first piece of work of a command, unless it has to wait for another command's range.
+    fn submit_in_turn(&mut self, index: usize, work: Work) {
+        if self.exclusive > 0 && self.must_wait(index) {
+            self.waiting.push_back((index, work));
+        } else {
+            self.submit(index, work);
+        }
+    }
+
+    /// Completes a command's entry on the ring; what it began goes on without.
+    fn detach(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
+        self.complete(index, outcome)?;
+        self.commands[index].detach();
+        Ok(())
+    }
+
+    /// Asks a question that may block on a thread of its own. That is rare: initiators look at port groups every now and then.
+    fn ask(&mut self, index: usize, question: engine::Question) {
+        struct Asked(*mut abi::tcmu_request);
+        // SAFETY: the request is completed by the thread that gets this, and by nobody else.
+        unsafe impl Send for Asked {}
+        impl Asked {
+            fn complete(self, status: i32) {
+                // SAFETY: armed, not completed yet, and kept until it is.
+                unsafe { ((*self.0).complete)(self.0, status) }
+            }
+        }
+        let answer = Arc::new(Mutex::new(None));
+        let command = &mut self.commands[index];
+        command.answer = Some(answer.clone());
+        let request = Asked(command.arm_question());
+        let (target, device) = (self.unit.target(), self.device.clone());
+        let work = move || {
+            let found = engine::ask(
+                &*target,
+                &question,
+                |tag| without_lock_is_fine(device.lock().acquire(tag.into())),
+                || without_lock_is_fine(device.lock().release()),
+            );
+            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            request.complete(abi::TCMU_STATUS_OK);
+        };
+        if let Err(error) = thread::Builder::new().name("tcmu-question".into()).spawn(work) {
+            tracing::error!(device = self.name, %error, "no thread");
+            Asked(self.commands[index].request()).complete(abi::TCMU_STATUS_BUSY);
         }
     }
 
@@ -375,16 +434,28 @@ impl DeviceServer {
             return self.finish_cdb(index);
         }
         let Some(mut task) = command.task.take() else { return Ok(()) };
+        if let Some(answer) = command.answer.take()
+            && let Some(answer) = answer.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            self.unit.answered(answer);
+        }
         let slot = command.completed();
         let sense = &slot.sense[..(slot.request.sense_length as usize).min(slot.sense.len())];
         let step = engine::resume(&mut self.unit, &mut task, &command.buffer(), &slot.request, status, sense);
+        let give_up = self.stopping && command.detached && matches!(step, Step::Submit(_));
+        if give_up {
+            // The daemon ends or the device goes: nobody waits for this, and nobody will be there to finish it.
+            tracing::warn!(device = self.name, "an operation in the background was not finished");
+            engine::abandon(&mut self.unit, &mut task);
+        }
         command.task = Some(task);
         match step {
-            Step::Done(outcome) => self.finish(index, outcome),
-            Step::Submit(work) => {
+            Step::Submit(work) if !give_up => {
                 self.submit(index, work);
                 Ok(())
             }
+            Step::Done(outcome) => self.finish(index, outcome),
+            _ => self.release(index),
         }
     }
 
@@ -408,12 +479,26 @@ impl DeviceServer {
         self.finish(index, outcome)
     }
 
-    /// Completes a command.
+    /// Ends a command.
     fn finish(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
+        if self.commands[index].detached {
+            if outcome.status != Status::Good as u8 {
+                tracing::warn!(device = self.name, ?outcome, "an operation in the background failed");
+            }
+        } else {
+            self.complete(index, outcome)?;
+        }
+        self.release(index)
+    }
+
+    /// Completes a command's entry on the ring.
+    fn complete(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
         let mut sense = [0; SENSE_BUFFER];
         let length = match outcome.sense {
-            // Descriptor format only where the fixed one can't hold it (D_SENSE is 0).
-            Some(value) if value.information.is_some_and(|i| u32::try_from(i).is_err()) => value.write_descriptor(&mut sense),
+            // As the control page says; and where the fixed format can't hold it.
+            Some(value) if self.unit.descriptor_sense() || value.information.is_some_and(|i| u32::try_from(i).is_err()) => {
+                value.write_descriptor(&mut sense)
+            }
             Some(value) => value.write_fixed(&mut sense),
             None => 0,
         };
@@ -425,37 +510,63 @@ impl DeviceServer {
                 buffer.fill_at(valid as usize, usize::MAX, 0);
             }
         }
-        self.end(index, outcome.status, &sense[..length], read_len)
+        self.put(index, outcome.status, &sense[..length], read_len)
     }
 
-    fn end(&mut self, index: usize, status: u8, sense: &[u8], read_len: Option<u32>) -> Result<(), ServeError> {
+    fn put(&mut self, index: usize, status: u8, sense: &[u8], read_len: Option<u32>) -> Result<(), ServeError> {
         if status != Status::Good as u8 {
             self.counters.errors.add(1);
             tracing::debug!(device = self.name, cdb = ?self.commands[index].fetched.cdb(), status, ?sense, "command failed");
         }
+        self.ring.complete(self.commands[index].fetched.id, &Completion { status, sense, read_len })?;
+        Ok(())
+    }
+
+    /// Frees what a command had.
+    fn release(&mut self, index: usize) -> Result<(), ServeError> {
         let command = &mut self.commands[index];
-        let done = self.ring.complete(command.fetched.id, &Completion { status, sense, read_len });
         let task = command.task.take();
         self.exclusive -= usize::from(task.is_some_and(|task| task.exclusive));
-        command.in_use = false;
+        (command.in_use, command.detached) = (false, false);
         self.free.push(index);
         self.in_flight -= 1;
-        done?;
         if !self.waiting.is_empty() {
             self.retry_waiting();
         }
         Ok(())
     }
 
-    /// Tells the handler which commands nobody waits for any more. They are completed nevertheless, by the handler or the usual way.
-    fn task_management(&mut self, notice: &TaskManagement) {
+    /// Completes and ends a command with sense data as the handler wrote it.
+    fn end(&mut self, index: usize, status: u8, sense: &[u8], read_len: Option<u32>) -> Result<(), ServeError> {
+        self.put(index, status, sense, read_len)?;
+        self.release(index)
+    }
+
+    /// Tells the handler which commands nobody waits for any more. They are completed nevertheless, by the handler or the usual way; but
+    /// what goes on whatever initiators do (SANITIZE, SBC-4 4.11.2) is completed at once, so that nobody waits for it.
+    fn task_management(&mut self, notice: &TaskManagement) -> Result<(), ServeError> {
         tracing::info!(device = self.name, kind = notice.kind, commands = notice.commands.len(), "task management");
-        for command in &self.commands {
-            if command.in_use && notice.commands.contains(&command.fetched.id) {
-                // SAFETY: the request is there; whether the handler still has it is for it to see (ABI, `cancel`).
-                unsafe { self.device.cancel(command.request()) }
+        for index in 0..self.commands.len() {
+            let command = &self.commands[index];
+            if !command.in_use || command.detached || !notice.commands.contains(&command.fetched.id) {
+                continue;
             }
+            if command.task.as_ref().is_some_and(engine::Task::survives_abort) {
+                self.detach(index, Outcome::status(Status::TaskAborted))?;
+                continue;
+            }
+            // SAFETY: the request is there; whether the handler still has it is for it to see (ABI, `cancel`).
+            unsafe { self.device.cancel(command.request()) }
         }
+        Ok(())
+    }
+}
+
+/// Access states can be set for handlers that have no lock.
+fn without_lock_is_fine(outcome: Result<(), Refusal>) -> std::io::Result<()> {
+    match outcome {
+        Err(refusal) if refusal.errno() != libc::EOPNOTSUPP => Err(std::io::Error::other(refusal)),
+        _ => Ok(()),
     }
 }
 

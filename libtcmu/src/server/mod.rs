@@ -185,6 +185,11 @@ impl Attached {
         self.reactor.send(Message::With(self.key, Box::new(move |server| server.change(changed))));
     }
 
+    /// The handler says that another node took the exclusive lock.
+    pub fn lock_lost(&self) {
+        self.reactor.send(Message::With(self.key, Box::new(DeviceServer::lock_lost)));
+    }
+
     /// Takes no more commands from the ring, lets those in flight finish, closes the handler's device and the UIO descriptor. When they
     /// don't finish in time the device goes on as before and is given back.
     pub fn stop(self: Box<Self>, within: Duration) -> Result<(), Box<Attached>> {

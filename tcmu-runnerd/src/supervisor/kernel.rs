@@ -194,6 +194,10 @@ fn prepare(
         backstore.block(true).map_err(|error| failed(&error, error.errno()))?;
         backstore.reset_ring(ResetRing::Requeue).map_err(|error| failed(&error, error.errno()))?;
     }
+    // Aborts and resets come through the ring where the kernel can do that (5.9 and later).
+    if let Err(error) = backstore.set_attribute("tmr_notification", 1) {
+        tracing::debug!(device = %id, %error, "the kernel does not tell of aborted commands");
+    }
     let facts = backstore.facts().map_err(|error| failed(&error, error.errno()))?;
     if let Some(open) = open {
         return Ok(Prepared { facts, ..open });

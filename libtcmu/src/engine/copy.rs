@@ -1,0 +1,239 @@
+//! EXTENDED COPY(LID1) and what both kinds of third-party copy share (SPC-4 6.4): ranges of the unit, copied one after the other.
+//!
+//! A unit copies within itself only. Which units an initiator may reach is in the kernel's ACLs, which the ring does not tell of: copying
+//! to another unit because an initiator names it would get around them (CVE-2021-3139 in tcmu-runner, CVE-2020-28374 in the kernel).
+use std::vec;
+
+use tcmu_handler_api::{
+    abi,
+    plugin::Operations,
+    scsi::{
+        AdditionalSense, Sense, SenseKey, Specific,
+        copy::{self, CopyStatus, Cscd},
+        vpd,
+    },
+};
+
+use super::{Begun, CHUNK, Outcome, Stage, Step, Task, Unit, Work, WorkData, submit};
+
+/// How many copies are remembered for those who ask how they ended.
+const REMEMBERED: usize = 32;
+
+/// A range to be copied, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) length: u64,
+}
+
+/// Whose ranges are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// An EXTENDED COPY's, with its LIST IDENTIFIER.
+    List(Option<u8>),
+    /// A WRITE USING TOKEN's, with its LIST IDENTIFIER. Ranges `from` [`ZEROS`] are zeroed.
+    Token(u32),
+}
+
+/// Where zeros come from.
+pub(super) const ZEROS: u64 = u64::MAX;
+
+/// Ranges that are being copied.
+#[derive(Debug)]
+pub(super) struct Copy {
+    whose: Whose,
+    rest: vec::IntoIter<Range>,
+    /// What is left of the range at hand.
+    range: Range,
+    /// The piece that was read and is to be written, and whether pieces are taken from the end.
+    piece: Option<Range>,
+    backward: bool,
+    flags: u32,
+    then_flush: bool,
+    flushing: bool,
+    segments: u16,
+    bytes: u64,
+}
+
+/// An EXTENDED COPY(LID1): all of the list is judged before anything is copied.
+pub(super) fn begin(unit: &mut Unit, list: &[u8]) -> Begun {
+    if list.is_empty() {
+        return Ok(super::nothing_to_do()); // SPC-4 6.4.1: no error
+    }
+    let list = copy::parse(list)?;
+    if let Some(id) = list.id
+        && unit.copies.iter().any(|copy| copy.id == id && copy.success.is_none())
+    {
+        return Err(Sense::illegal(AdditionalSense::OPERATION_IN_PROGRESS));
+    }
+    unit.check_writable()?;
+    let mut ranges = Vec::new();
+    for (n, segment) in list.segments.iter().enumerate() {
+        for (id, field) in [(segment.source, 4), (segment.destination, 6)] {
+            let cscd = list.cscds.get(usize::from(id));
+            is_this_unit(unit, cscd).map_err(|code| at_segment(code, n, field))?;
+        }
+        let (source, destination) = (unit.bytes(segment.from, segment.blocks), unit.bytes(segment.to, segment.blocks));
+        let (Ok((from, length)), Ok((to, _))) = (source, destination) else {
+            let field = if source.is_err() { 12 } else { 20 };
+            return Err(at_segment(AdditionalSense::NONE, n, field));
+        };
+        ranges.push(Range { from, to, length });
+    }
+    start(unit, Whose::List(list.id), ranges)
+}
+
+fn at_segment(code: AdditionalSense, segment: usize, field: u16) -> Sense {
+    let sense = Sense { specific: Some(Specific::Segment(field)), ..Sense::copy_aborted(code) };
+    sense.with_information(segment as u64)
+}
+
+/// Whether a descriptor names this unit. Any designator of its Device Identification page will do that fits into the descriptor.
+fn is_this_unit(unit: &Unit, cscd: Option<&Cscd>) -> Result<(), AdditionalSense> {
+    let cscd = cscd.ok_or(AdditionalSense::COPY_TARGET_DEVICE_NOT_REACHABLE)?;
+    let facts = unit.identity();
+    let page = vpd::page(0x83, &facts).unwrap_or_default();
+    let mut rest = page.get(4..).unwrap_or_default();
+    let mut found = false;
+    while let [_, kind, _, length, ..] = *rest {
+        let Some(designator) = rest.get(4..4 + usize::from(length)) else { break };
+        // Association 00b: the logical unit's.
+        found |= kind & 0x3f == cscd.kind && designator == &cscd.designator[..usize::from(cscd.length)];
+        rest = &rest[4 + designator.len()..];
+    }
+    if !found {
+        return Err(AdditionalSense::COPY_TARGET_DEVICE_NOT_REACHABLE);
+    }
+    let same_blocks = cscd.block_length == 0 || cscd.block_length == unit.block_size().bytes();
+    if cscd.device_type != facts.device_type || !same_blocks {
+        return Err(AdditionalSense::INCORRECT_COPY_TARGET_DEVICE_TYPE);
+    }
+    Ok(())
+}
+
+/// Copies ranges that were judged.
+pub(super) fn start(unit: &mut Unit, whose: Whose, ranges: Vec<Range>) -> Begun {
+    let ranges: Vec<Range> = ranges.into_iter().filter(|range| range.length > 0).collect();
+    let (start, end) = ranges.iter().fold((u64::MAX, 0), |(start, end), r| (start.min(r.to), end.max(r.to + r.length)));
+    let longest = ranges.iter().map(|range| range.length).max().unwrap_or(0);
+    let (flags, then_flush) = unit.durability(false);
+    let none = Range { from: 0, to: 0, length: 0 };
+    let mut copy = Copy {
+        whose,
+        segments: ranges.len() as u16,
+        rest: ranges.into_iter(),
+        range: none,
+        piece: None,
+        backward: false,
+        flags,
+        then_flush,
+        flushing: false,
+        bytes: 0,
+    };
+    copy.record(unit, None);
+    let mut memory = vec![0; longest.min(CHUNK) as usize];
+    match copy.next(unit, &mut memory) {
+        Step::Submit(work) => {
+            let task = Task { memory, ..Task::changing(Stage::Copy(copy), start, end - start) };
+            submit(task, work)
+        }
+        step => Ok((Task::new(Stage::Last), step)),
+    }
+}
+
+impl Copy {
+    pub(super) fn next(&mut self, unit: &mut Unit, memory: &mut [u8]) -> Step {
+        if let Some(piece) = self.piece.take() {
+            self.bytes += piece.length;
+            return Step::Submit(Work::write(self.flags, piece.to, piece.length, WorkData::Memory(piece.length as usize)));
+        }
+        if self.range.length == 0 {
+            match self.rest.next() {
+                Some(range) => {
+                    self.range = range;
+                    // Taken from the end when the beginning of what is read would be overwritten.
+                    self.backward = range.to > range.from && range.to - range.from < range.length;
+                    if let Some(work) = self.at_once(unit) {
+                        self.bytes += range.length;
+                        self.range.length = 0;
+                        return Step::Submit(work);
+                    }
+                }
+                None if self.then_flush && !self.flushing => {
+                    self.flushing = true;
+                    return Step::Submit(Work::flush());
+                }
+                None => {
+                    self.record(unit, Some(Ok(())));
+                    return Step::Done(Outcome::GOOD);
+                }
+            }
+        }
+        let piece = self.take(memory.len() as u64);
+        if piece.from == ZEROS {
+            memory.fill(0);
+            self.bytes += piece.length;
+            return Step::Submit(Work::write(self.flags, piece.to, piece.length, WorkData::Memory(piece.length as usize)));
+        }
+        self.piece = Some(piece);
+        Step::Submit(Work::read(piece.from, piece.length, WorkData::Memory(piece.length as usize)))
+    }
+
+    /// The next piece of the range at hand.
+    fn take(&mut self, most: u64) -> Range {
+        let range = &mut self.range;
+        let length = range.length.min(most);
+        range.length -= length;
+        if self.backward {
+            return Range { from: range.from + range.length, to: range.to + range.length, length };
+        }
+        let piece = Range { length, ..*range };
+        if range.from != ZEROS {
+            range.from += length;
+        }
+        range.to += length;
+        piece
+    }
+
+    /// The handler's own way of doing the whole range.
+    fn at_once(&self, unit: &Unit) -> Option<Work> {
+        let Range { from, to, length } = self.range;
+        if from == ZEROS {
+            let work = Work::plain(abi::TCMU_OP_WRITE_ZEROES, self.flags | abi::TCMU_REQ_MAY_UNMAP, to, length);
+            return unit.takes(Operations::WRITE_ZEROES).then_some(work);
+        }
+        unit.takes(Operations::COPY).then(|| Work { source: from, ..Work::plain(abi::TCMU_OP_COPY, self.flags, to, length) })
+    }
+
+    /// A piece could not be read or written.
+    pub(super) fn failed(&mut self, unit: &mut Unit, outcome: Outcome) -> Outcome {
+        let outcome = match (self.whose, outcome.sense) {
+            // What the initiator can do something about is passed on; the rest is a failure of a third party (SPC-4 6.4.4).
+            (_, Some(sense)) if sense.key == SenseKey::DataProtect => outcome,
+            (Whose::List(_), Some(_)) => Sense::copy_aborted(AdditionalSense::THIRD_PARTY_DEVICE_FAILURE).into(),
+            _ => outcome,
+        };
+        let sense = outcome.sense.unwrap_or(Sense::new(SenseKey::AbortedCommand, AdditionalSense::NONE));
+        self.segments = self.segments.saturating_sub(self.rest.len() as u16 + 1);
+        self.record(unit, Some(Err(sense)));
+        outcome
+    }
+
+    fn record(&self, unit: &mut Unit, outcome: Option<Result<(), Sense>>) {
+        match self.whose {
+            Whose::List(None) => {}
+            Whose::List(Some(id)) => {
+                unit.copies.retain(|copy| copy.id != id);
+                unit.copies.truncate(REMEMBERED - 1);
+                let success = outcome.map(|outcome| outcome.is_ok());
+                let segments = if success.is_some() { self.segments } else { 0 };
+                unit.copies.push_front(CopyStatus { id, success, segments, bytes: self.bytes });
+            }
+            Whose::Token(list) => {
+                let blocks = unit.block_size().blocks_in(self.bytes).0;
+                unit.tokens.record(list, 0x11, outcome, blocks, None);
+            }
+        }
+    }
+}
