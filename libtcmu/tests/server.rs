@@ -1,74 +1,26 @@
 //! The device server against the simulated kernel: commands in, status, sense and data out.
+mod common;
+
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     thread,
     time::Duration,
 };
 
+use common::{BLOCKS, Memory, Quiet, disk, info, memory, run, rw10, sense, serve};
 use proptest::prelude::*;
 use tcmu::{
-    server::{Attach, Attached, Server, ServerOptions, Solo, Turn},
-    sim::{Data, Lie, SimCompletion, SimConfig, SimKernel},
+    server::{Attach, Server, ServerOptions, Solo, Turn},
+    sim::{Data, Lie, SimConfig, SimKernel},
 };
 use tcmu_handler_api::{
-    host::{Events, Level, OpenDevice},
+    host::OpenDevice,
     plugin::{
-        Batch, BlockDevice, Buffer, Change, Device, DeviceFlags, DeviceInfo, Error, Operation, Operations, Refusal, Request,
-        RequestFlags, Threads,
+        Batch, BlockDevice, Buffer, Change, Device, DeviceFlags, DeviceInfo, Error, Operation, Request, RequestFlags, Threads,
     },
     scsi::{Sense, SenseKey},
 };
-
-struct Quiet;
-impl Events for Quiet {
-    fn log(&self, _: Level, _: &str) {}
-}
-
-#[derive(Default)]
-struct Log {
-    flushes: AtomicUsize,
-    unmaps: Mutex<Vec<(u64, u64)>>,
-}
-
-/// A disk in memory whose functions may run on several threads.
-struct Memory(RwLock<Vec<u8>>, Arc<Log>);
-
-impl BlockDevice for Memory {
-    fn read(&self, offset: u64, data: Buffer<'_>) -> Result<(), Error> {
-        data.copy_from(&self.0.read().unwrap()[offset as usize..]);
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: Buffer<'_>, _: RequestFlags) -> Result<(), Error> {
-        data.copy_to(&mut self.0.write().unwrap()[offset as usize..]);
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<(), Error> {
-        self.1.flushes.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn unmap(&self, offset: u64, length: u64) -> Result<(), Error> {
-        self.1.unmaps.lock().unwrap().push((offset, length));
-        self.0.write().unwrap()[offset as usize..][..length as usize].fill(0);
-        Ok(())
-    }
-
-    fn reconfigure(&self, change: Change<'_>, info: &mut DeviceInfo) -> Result<(), Refusal> {
-        match change {
-            Change::Size(bytes) if bytes >= info.size() || bytes > 0 => {
-                self.0.write().unwrap().resize(bytes as usize, 0);
-                Ok(())
-            }
-            _ => Err(Refusal::unsupported("only the size")),
-        }
-    }
-}
 
 /// Completes every request from a thread of its own, in reverse order of arrival.
 struct Backwards(Memory, Mutex<Vec<Request>>);
@@ -92,56 +44,6 @@ impl Device for SharedBackwards {
             }
         });
     }
-}
-
-const BLOCKS: u64 = 2048;
-
-fn info() -> DeviceInfo {
-    let mut info = DeviceInfo::new(BLOCKS * 512, 512);
-    info.supports(Operations::FLUSH | Operations::UNMAP)
-        .set_flags(DeviceFlags::WRITE_CACHE | DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
-    info
-}
-
-fn memory() -> (Memory, Arc<Log>) {
-    let log = Arc::new(Log::default());
-    (Memory(RwLock::new(vec![0xee; (BLOCKS * 512) as usize]), log.clone()), log)
-}
-
-fn serve<D: Device>(device: D, info: DeviceInfo, config: SimConfig) -> (SimKernel, Box<Attached>) {
-    let (kernel, map, fd) = SimKernel::new(config).unwrap();
-    let device = OpenDevice::embed(device, info, Arc::new(Quiet), Server::services()).unwrap();
-    let server = Server::start(ServerOptions { reactors: 1, workers: 4 }).unwrap();
-    let attach = Attach {
-        name: "user_0/t".into(),
-        uio: fd,
-        map_size: map.len(),
-        device,
-        target: Arc::new(|| Some("0a1b2c3d".into())),
-        hw_max_sectors: 1024,
-    };
-    (kernel, server.attach_mapped(map, attach, |_| ()).unwrap())
-}
-
-fn disk() -> (SimKernel, Box<Attached>, Arc<Log>) {
-    let (memory, log) = memory();
-    let (kernel, attached) = serve(memory, info(), SimConfig::default());
-    (kernel, attached, log)
-}
-
-fn rw10(code: u8, flags: u8, lba: u32, blocks: u16) -> [u8; 10] {
-    let ([a, b, c, d], [e, f]) = (lba.to_be_bytes(), blocks.to_be_bytes());
-    [code, flags, a, b, c, d, 0, e, f, 0]
-}
-
-fn run(kernel: &mut SimKernel, cdb: &[u8], data: Data) -> SimCompletion {
-    kernel.run(cdb, data).unwrap()
-}
-
-fn sense(done: &SimCompletion) -> (SenseKey, u8, u8) {
-    assert_eq!(done.status, 2, "{done:?}");
-    let sense = Sense::parse(&done.sense).unwrap();
-    (sense.key, sense.code.asc, sense.code.ascq)
 }
 
 #[test]

@@ -21,6 +21,7 @@ const CLIENTS: &[&str] = &[
     "open-iscsi",
     "lsscsi",
     "sdparm",
+    "ddpt",
     "e2fsprogs",
     "xfsprogs",
     "gcc",

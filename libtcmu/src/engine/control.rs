@@ -59,7 +59,7 @@ pub(super) fn answer(unit: &mut Unit, command: Command, buffer: &Buffer<'_>) -> 
         Command::LogSense(request) => Ok(reply(buffer, &log::sense(&request, &unit.statistics)?, request.allocation)),
         Command::ReadDefects(request) => Ok(reply(buffer, &capacity::defects(&request)?, request.allocation)),
         Command::ReceiveCopyStatus { list, allocation } => {
-            let status = unit.copies.iter().find(|copy| copy.id == list).ok_or(Sense::invalid_cdb_field(2, None))?;
+            let status = super::copy::status(unit, list).ok_or(Sense::invalid_cdb_field(2, None))?;
             Ok(reply(buffer, &copy::status(status), allocation))
         }
         Command::ReceiveCopyOperatingParameters { allocation } => {

@@ -2,7 +2,10 @@
 //!
 //! A unit copies within itself only. Which units an initiator may reach is in the kernel's ACLs, which the ring does not tell of: copying
 //! to another unit because an initiator names it would get around them (CVE-2021-3139 in tcmu-runner, CVE-2020-28374 in the kernel).
-use std::vec;
+use std::{
+    time::{Duration, Instant},
+    vec,
+};
 
 use tcmu_handler_api::{
     abi,
@@ -16,8 +19,10 @@ use tcmu_handler_api::{
 
 use super::{Begun, CHUNK, Outcome, Stage, Step, Task, Unit, Work, WorkData, submit};
 
-/// How many copies are remembered for those who ask how they ended.
+/// How many copies are remembered for those who ask how they ended, and for how long. The copy manager may forget them when it likes
+/// (SPC-4 5.17.4.3); an initiator that comes later must not be told of another initiator's list of that number.
 const REMEMBERED: usize = 32;
+const FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// A range to be copied, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +68,7 @@ pub(super) fn begin(unit: &mut Unit, list: &[u8]) -> Begun {
     }
     let list = copy::parse(list)?;
     if let Some(id) = list.id
-        && unit.copies.iter().any(|copy| copy.id == id && copy.success.is_none())
+        && unit.copies.iter().any(|(_, copy)| copy.id == id && copy.success.is_none())
     {
         return Err(Sense::illegal(AdditionalSense::OPERATION_IN_PROGRESS));
     }
@@ -82,6 +87,12 @@ pub(super) fn begin(unit: &mut Unit, list: &[u8]) -> Begun {
         ranges.push(Range { from, to, length });
     }
     start(unit, Whose::List(list.id), ranges)
+}
+
+/// How a copy goes on or ended, if it isn't forgotten.
+pub(super) fn status(unit: &Unit, id: u8) -> Option<&CopyStatus> {
+    let known = |(told, copy): &&(Instant, CopyStatus)| copy.id == id && (copy.success.is_none() || told.elapsed() < FORGOTTEN);
+    unit.copies.iter().find(known).map(|(_, copy)| copy)
 }
 
 fn at_segment(code: AdditionalSense, segment: usize, field: u16) -> Sense {
@@ -224,11 +235,11 @@ impl Copy {
         match self.whose {
             Whose::List(None) => {}
             Whose::List(Some(id)) => {
-                unit.copies.retain(|copy| copy.id != id);
+                unit.copies.retain(|(_, copy)| copy.id != id);
                 unit.copies.truncate(REMEMBERED - 1);
                 let success = outcome.map(|outcome| outcome.is_ok());
                 let segments = if success.is_some() { self.segments } else { 0 };
-                unit.copies.push_front(CopyStatus { id, success, segments, bytes: self.bytes });
+                unit.copies.push_front((Instant::now(), CopyStatus { id, success, segments, bytes: self.bytes }));
             }
             Whose::Token(list) => {
                 let blocks = unit.block_size().blocks_in(self.bytes).0;

@@ -1,5 +1,5 @@
 //! A logical unit: what the handler said of its device, and what initiators changed.
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use tcmu_handler_api::{
     abi,
@@ -44,7 +44,8 @@ pub struct Unit {
     pub(super) statistics: Statistics,
     pub(super) background: Option<Background>,
     pub(super) failure: Option<Kind>,
-    pub(super) copies: VecDeque<CopyStatus>,
+    /// When it was told last, and what.
+    pub(super) copies: VecDeque<(Instant, CopyStatus)>,
     pub(super) tokens: Tokens,
     /// The buffer of WRITE BUFFER and READ BUFFER; empty until it is written.
     pub(super) echo: Vec<u8>,

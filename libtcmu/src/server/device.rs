@@ -29,6 +29,9 @@ use crate::{
 /// Entries taken in one turn, so that one busy device does not keep a thread from its others.
 const TURN: usize = 256;
 
+/// Pieces of long commands done in one turn, for the same reason; the others wait for the next.
+const PIECES: usize = 8;
+
 /// Why a device can't be served (any more).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -100,6 +103,10 @@ pub struct DeviceServer {
     batch: Vec<*mut abi::tcmu_request>,
     /// Commands that wait for a range which another one has to itself, with what they will do.
     waiting: VecDeque<(usize, Work)>,
+    /// Pieces of long commands that wait for the next turn.
+    later: VecDeque<(usize, Work)>,
+    /// Pieces that may still be done in this turn.
+    pieces: usize,
     /// Commands that have a range to themselves, or wait for it.
     exclusive: usize,
     in_flight: usize,
@@ -147,6 +154,8 @@ impl DeviceServer {
             free: Vec::new(),
             batch: Vec::with_capacity(TURN),
             waiting: VecDeque::new(),
+            later: VecDeque::new(),
+            pieces: 0,
             exclusive: 0,
             in_flight: 0,
             stopping: false,
@@ -213,6 +222,13 @@ impl DeviceServer {
     pub(super) fn work(&mut self) -> Result<Turn, ServeError> {
         let shared = self.shared.clone();
         shared.serving(|| {
+            self.pieces = PIECES;
+            while self.pieces > 0
+                && let Some((index, work)) = self.later.pop_front()
+            {
+                self.pieces -= 1;
+                self.submit(index, work);
+            }
             let mut taken = 0;
             while taken < TURN && !self.stopping && self.fetch()? {
                 taken += 1;
@@ -226,7 +242,7 @@ impl DeviceServer {
                 self.counters.batches.add(1);
             }
             self.counters.in_flight.set(self.in_flight as u64);
-            Ok(if taken == TURN { Turn::More } else { Turn::Idle })
+            Ok(if taken == TURN || !self.later.is_empty() { Turn::More } else { Turn::Idle })
         })
     }
 
@@ -451,7 +467,12 @@ impl DeviceServer {
         command.task = Some(task);
         match step {
             Step::Submit(work) if !give_up => {
-                self.submit(index, work);
+                if self.pieces == 0 {
+                    self.later.push_back((index, work));
+                } else {
+                    self.pieces -= 1;
+                    self.submit(index, work);
+                }
                 Ok(())
             }
             Step::Done(outcome) => self.finish(index, outcome),
