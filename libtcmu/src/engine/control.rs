@@ -105,10 +105,10 @@ fn start_stop(unit: &mut Unit, power_condition: u8, load_eject: bool, start: boo
         if !is_removable(unit) {
             return Err(Sense::invalid_cdb_field(4, Some(1)));
         }
-        if !start && unit.prevented {
+        if unit.prevented {
             return Err(Sense::illegal(AdditionalSense::MEDIUM_REMOVAL_PREVENTED));
         }
-        unit.eject(!start);
+        unit.ejected = !start; // the same medium comes back: nothing has changed
     } else if !start && !is_removable(unit) {
         return Err(Sense::invalid_cdb_field(4, Some(0)));
     }

@@ -122,12 +122,13 @@ impl Unit {
         Ok(())
     }
 
-    /// Takes the medium out or puts it back.
-    pub(super) fn eject(&mut self, out: bool) {
-        if self.ejected && !out {
-            self.attentions.push_back(Sense::attention(AdditionalSense::MEDIUM_MAY_HAVE_CHANGED));
-        }
-        self.ejected = out;
+    /// A logical unit reset (SAM-6 6.3.3): what initiators set is as it was at the start. Long operations go on.
+    pub(crate) fn reset(&mut self) {
+        (self.prevented, self.descriptor_sense, self.write_protect) = (false, false, false);
+        self.write_through = false;
+        self.echo = Vec::new();
+        self.attentions.clear();
+        self.attentions.push_back(Sense::attention(AdditionalSense::BUS_DEVICE_RESET_FUNCTION_OCCURRED));
     }
 
     /// A range of bytes is about to change.

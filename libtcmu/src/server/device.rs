@@ -32,6 +32,9 @@ const TURN: usize = 256;
 /// Pieces of long commands done in one turn, for the same reason; the others wait for the next.
 const PIECES: usize = 8;
 
+/// `TMR_LUN_RESET` (enum tcm_tmreq_table, include/target/target_core_base.h).
+const LUN_RESET: u8 = 5;
+
 /// Why a device can't be served (any more).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -567,6 +570,9 @@ impl DeviceServer {
     /// what goes on whatever initiators do (SANITIZE, SBC-4 4.11.2) is completed at once, so that nobody waits for it.
     fn task_management(&mut self, notice: &TaskManagement) -> Result<(), ServeError> {
         tracing::info!(device = self.name, kind = notice.kind, commands = notice.commands.len(), "task management");
+        if notice.kind == LUN_RESET {
+            self.unit.reset();
+        }
         for index in 0..self.commands.len() {
             let command = &self.commands[index];
             if !command.in_use || command.detached || !notice.commands.contains(&command.fetched.id) {
