@@ -1,123 +1,233 @@
-//! Plugins as files: in Rust, in C, and broken ones. Needs the feature `bench`.
-#![cfg(feature = "bench")]
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+//! Plugins as files, in C and in Rust: loaded, judged, run.
+mod common;
 
+use std::{fs, path::PathBuf};
+
+use common::{c_plugin, crate_dir, example, scratch};
 use tcmu_handler_api::{
-    bench::{Options, conformance},
-    host::{Plugin, blocking_services},
+    bench::{self, Bench, Command, Options, conformance},
+    host::{LoadError, Plugin, blocking_services},
+    plugin::{Error, Threads},
 };
 
-fn compile(dir: &Path, name: &str, source: &str) -> PathBuf {
-    let (c, so) = (dir.join(format!("{name}.c")), dir.join(format!("handler_{name}.so")));
-    fs::write(&c, source).unwrap();
-    let include = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
-    let output = Command::new("cc")
-        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-I", include, "-o"])
-        .arg(&so)
-        .arg(&c)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    so
-}
-
-fn assert_conforms(plugin: &Path) {
-    let plugin = Plugin::load(plugin, blocking_services()).unwrap();
-    let report = conformance(&plugin, "x", &Options::default());
-    assert_eq!(report.exit_status(), 0, "{report}");
-    assert!(report.to_json().starts_with("{\"subject\":"));
+fn conforms(path: &std::path::Path, config: &str, options: &Options) {
+    let plugin = bench::load(path).unwrap();
+    let report = conformance(&plugin, config, options);
+    assert!(report.is_success(), "{report}");
+    println!("{report}");
 }
 
 #[test]
 fn the_ram_disk_in_c_conforms() {
-    let dir = tempfile::tempdir().unwrap();
-    assert_conforms(&compile(dir.path(), "ram_c", include_str!("../examples/ram.c")));
+    conforms(&c_plugin("ram", &crate_dir().join("examples/ram.c"), &["-pedantic"]), "", &Options::default());
 }
 
 #[test]
 fn the_ram_disk_in_rust_conforms() {
-    // Cargo builds examples before integration tests.
-    let deps = std::env::current_exe().unwrap();
-    let example = deps.parent().unwrap().parent().unwrap().join("examples/libram.so");
-    assert!(example.exists(), "{} is missing", example.display());
-    assert_conforms(&example);
-}
-
-/// The C example with one thing changed.
-fn broken(dir: &Path, name: &str, from: &str, to: &str) -> String {
-    let source = include_str!("../examples/ram.c");
-    assert!(source.contains(from), "{from}");
-    let source = source.replace(from, to).replace("static int32_t ram_open", "__attribute__((unused)) static int32_t ram_open");
-    let source = source.replace("static void ram_", "__attribute__((unused)) static void ram_");
-    let source = source.replace("static const struct", "__attribute__((unused)) static const struct");
-    Plugin::load(&compile(dir, name, &source), blocking_services()).unwrap_err().to_string()
+    conforms(&example("ram"), "", &Options::default());
+    conforms(&example("ram"), "", &Options { block_size: 4096, size: 64 << 20, seed: 7, ..Options::default() });
 }
 
 #[test]
-fn plugins_that_do_not_fit_are_refused_with_a_reason() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let message = broken(dir, "abi", ".abi = TCMU_HANDLER_ABI", ".abi = 7");
-    assert!(
-        message.ends_with(
-            "handler_abi.so: was built for version 7 of the handler ABI, this host speaks version 1: rebuild the plugin for it"
-        ),
-        "{message}"
-    );
-    let message = broken(dir, "size", "sizeof(struct tcmu_handler)", "16");
-    assert!(message.contains("broken handler table: struct_size is 16, at least"), "{message}");
-    let message = broken(dir, "subtype", "\"ram_c\"", "\"ram/c\"");
-    assert!(message.contains("subtype \"ram/c\" is not 1 to 64 of A-Z a-z 0-9 _"), "{message}");
-    let message = broken(dir, "submit", ".submit = ram_submit", ".submit = 0");
-    assert!(message.contains("the required function `submit` is null"), "{message}");
-    let message = broken(dir, "threads", "TCMU_THREADS_INLINE", "9");
-    assert!(message.contains("threads is 9, which this host does not know"), "{message}");
-    let message = broken(dir, "null", "return &ram_handler;", "return 0;");
-    assert!(message.contains("returned a null pointer"), "{message}");
-    let message = broken(
-        dir,
-        "symbol",
-        "*tcmu_handler_entry(void)",
-        "*something_else(void);const struct tcmu_handler *something_else(void)",
-    );
-    assert!(message.contains("does not export `tcmu_handler_entry`"), "{message}");
-    let old = "int handler_init(void); int handler_init(void) { return 0; }";
-    let message = Plugin::load(&compile(dir, "tcmur", old), blocking_services()).unwrap_err().to_string();
-    assert!(message.contains("a plugin of tcmu-runner"), "{message}");
-    fs::write(dir.join("handler_text.so"), "nonsense").unwrap();
-    let message = Plugin::load(&dir.join("handler_text.so"), blocking_services()).unwrap_err().to_string();
-    assert!(message.contains("cannot be loaded: ") && message.contains("file too short"), "{message}");
+fn the_disk_that_answers_late_conforms() {
+    conforms(&example("delay"), "0", &Options { size: 1 << 20, ..Options::default() });
+    conforms(&example("delay"), "1", &Options { size: 256 << 10, rounds: 20, ..Options::default() });
 }
 
 #[test]
-fn shorter_and_longer_tables_are_taken() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = include_str!("../examples/ram.c");
-    let older =
-        source.replace("sizeof(struct tcmu_handler)", "offsetof(struct tcmu_handler, cancel)").replace("ram_c", "ram_older");
-    assert_conforms(&compile(dir.path(), "older", &older));
-    let newer = source
-        .replace(
-            "static const struct tcmu_handler ram_handler = {",
-            "static const struct { struct tcmu_handler old; char more[64]; } ram_newer = { .old = {",
-        )
-        .replace(".submit = ram_submit,\n};", ".submit = ram_submit,\n}, .more = {1}};")
-        .replace("sizeof(struct tcmu_handler)", "sizeof(struct tcmu_handler) + 64")
-        .replace("&ram_handler", "&ram_newer.old");
-    assert_conforms(&compile(dir.path(), "newer", &newer));
+fn the_device_of_whole_scsi_commands_conforms() {
+    conforms(&example("rawcdb"), "", &Options::default());
 }
 
 #[test]
-fn a_plugin_that_refuses_in_init_is_quoted() {
-    let dir = tempfile::tempdir().unwrap();
-    let source = include_str!("../examples/ram.c").replace(
-        "static const struct tcmu_handler ram_handler = {",
-        "static int32_t ram_init(const struct tcmu_host *host, struct tcmu_text *error)\n{\n\t(void)host;\n\tsnprintf(error->data, error->capacity, \"no license\");\n\treturn -EPERM;\n}\n\nstatic const struct tcmu_handler ram_handler = {\n\t.init = ram_init,",
+fn the_device_of_whole_scsi_commands_keeps_what_it_was_sent() {
+    let device = Bench::new(bench::load(&example("rawcdb")).unwrap(), "").open().unwrap();
+    device.run(Command::scsi(&[0x0a, 0, 0, 0, 5, 0]).data_out(b"hello").segments(&[2])).unwrap();
+    let answer = device.run(Command::scsi(&[0x08, 0, 0, 0, 9, 0]).data_in(9)).unwrap();
+    assert_eq!((answer.result, &answer.data[..5]), (5, &b"hello"[..]));
+    let refused = device.answer(Command::scsi(&[0xff; 6])).unwrap();
+    assert_eq!((refused.error(), refused.sense[2], refused.sense[12]), (Some(Error::Sense), 5, 0x20));
+    assert_eq!(device.answer(Command::scsi(&[0x12, 0, 0, 0, 36, 0]).data_in(36)).unwrap().error(), Some(Error::NotHandled));
+    assert!(device.close().unwrap().is_empty());
+}
+
+/// `ram.c` with one line of it exchanged.
+fn variant(name: &str, what: &str, by: &str) -> PathBuf {
+    let source = fs::read_to_string(crate_dir().join("examples/ram.c")).unwrap();
+    assert!(source.contains(what), "ram.c has no {what:?}");
+    c_source(name, &source.replace(what, by))
+}
+
+fn c_source(name: &str, source: &str) -> PathBuf {
+    let file = scratch(&format!("{name}-source")).join("plugin.c");
+    fs::write(&file, source).unwrap();
+    c_plugin(name, &file, &["-Wno-unused-function", "-Wno-unused-const-variable"])
+}
+
+fn load_error(path: &std::path::Path) -> (LoadError, String) {
+    let error = Plugin::load(path, blocking_services()).expect_err("it must be refused");
+    let text = error.to_string();
+    let (file, rest) = text.split_once(": ").expect("it names the file");
+    assert_eq!(file, path.display().to_string());
+    let rest = rest.to_owned();
+    (error, rest)
+}
+
+#[test]
+fn a_plugin_of_another_abi_version_is_refused_with_both_versions() {
+    let path = variant("other-abi", ".abi = TCMU_HANDLER_ABI", ".abi = 77");
+    let (error, text) = load_error(&path);
+    assert!(matches!(error, LoadError::Abi { plugin: 77, host: 1, .. }));
+    assert_eq!(text, "was built for version 77 of the handler ABI, this host speaks version 1: rebuild the plugin for it");
+}
+
+#[test]
+fn a_table_that_ends_before_the_required_functions_is_refused() {
+    let (error, text) = load_error(&variant("too-short", "= sizeof handler", "= 64"));
+    assert!(matches!(error, LoadError::Table { .. }));
+    assert_eq!(text, "broken handler table: struct_size is 64, at least 88 are needed");
+}
+
+#[test]
+fn a_library_without_the_entry_symbol_is_refused() {
+    let (error, text) = load_error(&c_source("no-entry", "int other(void); int other(void) { return 0; }\n"));
+    assert!(matches!(error, LoadError::NoEntry { .. }));
+    assert_eq!(text, "is no handler: it does not export `tcmu_handler_entry`");
+}
+
+#[test]
+fn a_plugin_of_tcmu_runner_is_recognised() {
+    let (_, text) = load_error(&c_source("old-runner", "int handler_init(void); int handler_init(void) { return 0; }\n"));
+    assert!(text.contains("it looks like a plugin of tcmu-runner"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_no_library_is_refused_in_the_linkers_words() {
+    let path = scratch("no-library").join("handler_x.so");
+    fs::write(&path, "not an ELF file, but long enough to look at: ................................").unwrap();
+    let (error, text) = load_error(&path);
+    assert!(matches!(error, LoadError::Link { .. }));
+    assert!(text.starts_with("cannot be loaded: ") && text.contains("invalid ELF header"), "{text}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_refused_as_that() {
+    let (error, text) = load_error(&scratch("no-file").join("handler_x.so"));
+    assert!(matches!(error, LoadError::Link { .. }));
+    assert!(text.contains("No such file or directory"), "{text}");
+}
+
+#[test]
+fn a_subtype_that_cannot_be_an_object_path_is_refused() {
+    let (error, text) = load_error(&variant("bad-subtype", "\"ramc\"", "\"ram-c/x\""));
+    assert!(matches!(error, LoadError::Table { .. }));
+    assert_eq!(text, "broken handler table: subtype \"ram-c/x\" is not 1 to 64 of A-Z a-z 0-9 _");
+}
+
+#[test]
+fn a_null_string_in_the_table_is_refused() {
+    let (_, text) = load_error(&variant("null-name", ".name = \"RAM disk in C\"", ".name = NULL"));
+    assert_eq!(text, "broken handler table: name is no UTF-8 string");
+}
+
+#[test]
+fn a_missing_required_function_is_refused_by_name() {
+    for function in ["open", "close", "submit"] {
+        let line = format!(".{function} = ram_{function}");
+        let (error, text) = load_error(&variant(&format!("null-{function}"), &line, &format!(".{function} = NULL")));
+        assert!(matches!(error, LoadError::Table { .. }));
+        assert_eq!(text, format!("broken handler table: the required function `{function}` is null"));
+    }
+}
+
+#[test]
+fn an_unknown_thread_model_is_refused() {
+    let (_, text) = load_error(&variant("bad-threads", ".threads = TCMU_THREADS_INLINE", ".threads = 9"));
+    assert_eq!(text, "broken handler table: threads is 9, which this host does not know");
+}
+
+#[test]
+fn an_entry_that_returns_null_is_refused() {
+    let (_, text) = load_error(&variant("null-entry", "return &handler;", "return NULL;"));
+    assert_eq!(text, "broken handler table: `tcmu_handler_entry` returned a null pointer");
+}
+
+#[test]
+fn what_init_says_is_the_reason_of_the_refusal() {
+    let init = "static int32_t no_init(const struct tcmu_host *host, struct tcmu_text *error) {\n\
+        snprintf(error->data, error->capacity, \"libfoo 2 is needed, %s has 1\", host->version); return -ENOSYS; }\n\
+        static const struct tcmu_handler handler = {\n .init = no_init,";
+    let (error, text) = load_error(&variant("init-refuses", "static const struct tcmu_handler handler = {", init));
+    let LoadError::Init { reason, .. } = error else { panic!("{error:?}") };
+    assert_eq!(reason.errno(), libc::ENOSYS);
+    assert!(text.starts_with("refused to start: libfoo 2 is needed, tcmu-runnerd "), "{text}");
+}
+
+#[test]
+fn an_init_that_says_nothing_is_told_by_its_errno() {
+    let init = "static int32_t no_init(const struct tcmu_host *host, struct tcmu_text *error) {\n\
+        (void)host; (void)error; return -ENOSYS; }\n\
+        static const struct tcmu_handler handler = {\n .init = no_init,";
+    let (_, text) = load_error(&variant("init-silent", "static const struct tcmu_handler handler = {", init));
+    assert!(text.starts_with("refused to start: the handler refused: Function not implemented"), "{text}");
+}
+
+#[test]
+fn an_older_plugin_with_a_shorter_table_runs() {
+    // Built before `cancel` and all behind it were appended: what follows there in memory is not the table's.
+    let path = variant(
+        "older",
+        "    .submit = ram_submit,",
+        "    .submit = ram_submit, .cancel = (void *)1, .reconfigure = (void *)2, .describe = (void *)3,",
     );
-    let message = Plugin::load(&compile(dir.path(), "init", &source), blocking_services()).unwrap_err().to_string();
-    assert!(message.ends_with("handler_init.so: refused to start: no license"), "{message}");
+    let source = fs::read_to_string(scratch_source("older")).unwrap();
+    let path_short = c_source("older-short", &source.replace("= sizeof handler", "= offsetof(struct tcmu_handler, cancel)"));
+    drop(path);
+    let plugin = bench::load(&path_short).unwrap();
+    let table = plugin.table();
+    assert!(table.cancel.is_none() && table.reconfigure.is_none() && table.describe.is_none());
+    let report = conformance(&plugin, "", &Options { size: 1 << 20, rounds: 50, ..Options::default() });
+    assert!(report.is_success(), "{report}");
+}
+
+fn scratch_source(name: &str) -> PathBuf {
+    std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-source")).join("plugin.c")
+}
+
+#[test]
+fn a_table_that_ends_within_a_field_does_not_have_that_field() {
+    let source = fs::read_to_string(crate_dir().join("examples/ram.c")).unwrap();
+    let source = source
+        .replace("    .submit = ram_submit,", "    .submit = ram_submit, .cancel = (void *)0x1234567,")
+        .replace("= sizeof handler", "= offsetof(struct tcmu_handler, cancel) + 4");
+    let plugin = bench::load(&c_source("torn", &source)).unwrap();
+    assert!(plugin.table().cancel.is_none());
+}
+
+#[test]
+fn a_newer_plugin_with_a_longer_table_runs() {
+    let newer = "struct newer { struct tcmu_handler now; void (*then)(void); void (*later)(void); };\n\
+        static const struct newer handler = { .then = (void (*)(void))1, .later = (void (*)(void))2, .now = {";
+    let source = fs::read_to_string(crate_dir().join("examples/ram.c")).unwrap();
+    let source = source
+        .replace("static const struct tcmu_handler handler = {", newer)
+        .replace("    .submit = ram_submit,\n};", "    .submit = ram_submit,\n} };")
+        .replace("return &handler;", "return &handler.now;");
+    let plugin = bench::load(&c_source("newer", &source)).unwrap();
+    assert_eq!((plugin.subtype(), plugin.threads()), ("ramc", Threads::Inline));
+    let report = conformance(&plugin, "", &Options { size: 1 << 20, rounds: 50, ..Options::default() });
+    assert!(report.is_success(), "{report}");
+}
+
+#[test]
+fn a_c_handler_that_refuses_to_open_is_heard() {
+    let path = variant(
+        "open-refuses",
+        "(void)open;",
+        "if (open->config[0] != 'y') { snprintf(error->data, error->capacity, \"say y, not %s\", open->config); free(ram); return -EINVAL; }",
+    );
+    let plugin = bench::load(&path).unwrap();
+    let error = Bench::new(plugin, "no").open().unwrap_err();
+    assert_eq!(error.to_string(), "say y, not no");
+    Bench::new(plugin, "y").open().unwrap().close().unwrap();
 }

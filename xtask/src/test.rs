@@ -57,15 +57,17 @@ fn conformance() -> anyhow::Result<()> {
     let build = root().join("target/release");
     let image = std::env::temp_dir().join(format!("conformance-{}.img", std::process::id()));
     let file_config = image.display().to_string();
-    let plugins = [
-        ("libhandler_alloc.so", "x"),
-        ("libhandler_null.so", "x"),
-        ("libhandler_file.so", file_config.as_str()),
-        ("examples/libram.so", "x"),
+    let plugins: [(&str, &str, &[&str]); 6] = [
+        ("libhandler_alloc.so", "x", &[]),
+        ("libhandler_null.so", "x", &["--zeros"]),
+        ("libhandler_file.so", &file_config, &["--persistent"]),
+        ("examples/libram.so", "x", &[]),
+        ("examples/libdelay.so", "x", &[]),
+        ("examples/librawcdb.so", "x", &[]),
     ];
-    let test = |(plugin, config): (&str, &str)| {
+    let test = |(plugin, config, more): (&str, &str, &[&str])| {
         let mut command = Command::new(build.join("tcmuctl"));
-        command.args(["handler", "test"]).arg(build.join(plugin)).args(["--config", config]);
+        command.args(["handler", "test"]).arg(build.join(plugin)).args(["--config", config]).args(more);
         quietly(&format!("conformance of {plugin}"), &mut command)?;
         command.args(["--block-size", "4096", "--seed", "7"]);
         quietly(&format!("conformance of {plugin}, 4096-byte blocks"), &mut command)

@@ -3,23 +3,27 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use handler_file::File;
 use tcmu_handler_api::{
-    bench::{BenchDevice, Options, conformance},
-    host::{Events, Level, OpenSpec, Plugin, blocking_services},
-    plugin::{Change, DeviceFlags, DeviceInfo, handler_table},
+    bench::{self, Bench, BenchDevice, BenchError, Command, Options, conformance},
+    host::{Events, Level, OpenSpec, Plugin},
+    plugin::{Change, DeviceFlags, DeviceInfo},
 };
 
 const SIZE: u64 = 1 << 20;
 
 fn plugin() -> Plugin {
-    Plugin::linked(handler_table::<File>(), blocking_services()).unwrap()
+    bench::linked::<File>().unwrap()
 }
 
 fn open(config: &str) -> Result<BenchDevice, String> {
-    BenchDevice::open(&plugin(), config, DeviceInfo::new(SIZE, 512)).map_err(|refusal| refusal.to_string())
+    Bench::new(plugin(), config).size(SIZE).open().map_err(|error| error.to_string())
 }
 
 fn errno(config: &str) -> i32 {
-    BenchDevice::open(&plugin(), config, DeviceInfo::new(SIZE, 512)).map_or_else(|refusal| refusal.errno(), |_| 0)
+    match Bench::new(plugin(), config).size(SIZE).open() {
+        Ok(_) => 0,
+        Err(BenchError::Refused(refusal)) => refusal.errno(),
+        Err(other) => panic!("{other}"),
+    }
 }
 
 #[test]
@@ -28,7 +32,7 @@ fn it_conforms_with_every_block_size() {
     let config = dir.path().join("a.img").display().to_string();
     for block_size in [512, 4096] {
         let report = conformance(&plugin(), &config, &Options { block_size, ..Options::default() });
-        assert_eq!(report.exit_status(), 0, "{report}");
+        assert!(report.is_success(), "{report}");
     }
 }
 
@@ -105,7 +109,7 @@ fn a_read_only_device_that_is_too_short_serves_what_there_is() {
     let device = open(&format!("{};ro=on", path.display())).unwrap();
     assert_eq!(device.info().size(), 512);
     assert!(device.info().flags().contains(DeviceFlags::READ_ONLY));
-    assert_eq!(device.read(0, 512).unwrap().data, vec![7; 512]);
+    assert_eq!(device.run(Command::read(0, 512)).unwrap().data, vec![7; 512]);
     assert_eq!(fs::metadata(&path).unwrap().len(), 1000);
 }
 
@@ -114,12 +118,16 @@ fn the_file_grows_with_the_device_and_never_shrinks() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.img");
     let device = open(&path.display().to_string()).unwrap();
-    let resize = |bytes| device.device().reconfigure(&Change::Size(bytes), *device.info()).map(|info| info.size());
+    let info = device.info();
+    let change = |change: fn(u64) -> Change<'static>, value| {
+        device.control("reconfigure", move |device| device.reconfigure(&change(value), info)).unwrap()
+    };
+    let resize = |bytes| change(Change::Size, bytes).map(|info| info.size());
     assert_eq!(resize(2 * SIZE), Ok(2 * SIZE));
     assert_eq!(fs::metadata(&path).unwrap().len(), 2 * SIZE);
     assert_eq!(resize(SIZE / 2), Ok(SIZE / 2));
     assert_eq!(fs::metadata(&path).unwrap().len(), 2 * SIZE);
-    let other = device.device().reconfigure(&Change::Config("/another"), *device.info()).unwrap_err();
+    let other = change(|_| Change::Config("/another"), 0).unwrap_err();
     assert!(other.message().contains("need a new device"));
 }
 
@@ -129,6 +137,6 @@ fn a_file_that_is_cut_off_is_an_error_and_not_zeros() {
     let path = dir.path().join("a.img");
     let device = open(&path.display().to_string()).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
-    assert_eq!(device.read(0, 4096).unwrap().status, 0);
-    assert!(device.read(4096, 512).unwrap().status < 0);
+    assert!(device.run(Command::read(0, 4096)).is_ok());
+    assert!(device.run(Command::read(4096, 512)).is_err());
 }

@@ -41,10 +41,15 @@ impl Device for Null {
 
     fn submit(&self, batch: Batch<'_>) {
         for request in batch {
-            if self.fill && request.operation() == Operation::Read {
-                request.buffer().fill(0);
-            }
-            request.complete(Ok(()));
+            let outcome = match request.operation() {
+                Operation::Read if self.fill => {
+                    request.buffer().fill(0);
+                    Ok(())
+                }
+                Operation::Read | Operation::Write | Operation::Flush | Operation::Unmap | Operation::WriteZeroes => Ok(()),
+                _ => Err(Error::UNSUPPORTED),
+            };
+            request.complete(outcome);
         }
     }
 

@@ -1,15 +1,12 @@
 //! `tcmuctl`: looks after the daemon, and tests handlers.
+mod handler;
 mod table;
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use serde_json::Value;
-use tcmu_handler_api::{
-    bench::{self, Options},
-    host::{Plugin, blocking_services},
-};
 use tcmu_runnerd::dbus::control::ControlProxy;
 use zbus::zvariant::OwnedValue;
 
@@ -45,31 +42,14 @@ enum Sub {
 #[derive(Subcommand)]
 enum HandlerSub {
     /// Tests a plugin against a model, without a kernel or root. Exit status: 0 all passed, 1 some failed, 2 it can't be tested.
-    Test {
-        /// The plugin.
-        plugin: PathBuf,
-        /// The config string behind `<subtype>/`.
-        #[arg(long, default_value = "")]
-        config: String,
-        /// Bytes of the device to test with.
-        #[arg(long, default_value_t = 16 << 20)]
-        size: u64,
-        /// Logical block size in bytes.
-        #[arg(long, default_value_t = 512)]
-        block_size: u32,
-        /// Seed of the random numbers, to repeat a run.
-        #[arg(long)]
-        seed: Option<u64>,
-    },
+    Test(handler::Test),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json;
     let outcome = match arguments.command {
-        Sub::Handler(HandlerSub::Test { plugin, config, size, block_size, seed }) => {
-            return test_handler(&plugin, &config, size, block_size, seed, json);
-        }
+        Sub::Handler(HandlerSub::Test(test)) => return handler::test(&test, json),
         Sub::Status => status(json),
         Sub::Handlers => list(json, &["subtype", "version", "state", "pid", "restarts", "plugin"], Of::Handlers),
         Sub::Devices => list(
@@ -174,22 +154,4 @@ fn status(json: bool) -> anyhow::Result<()> {
 
 fn set_log_level(level: &str) -> anyhow::Result<()> {
     with_daemon(async |daemon| daemon.set_log_level(level).await)
-}
-
-fn test_handler(plugin: &std::path::Path, config: &str, size: u64, block_size: u32, seed: Option<u64>, json: bool) -> ExitCode {
-    let plugin = match Plugin::load(plugin, blocking_services()) {
-        Ok(plugin) => plugin,
-        Err(error) => {
-            eprintln!("tcmuctl: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let options = Options { size, block_size, seed: seed.unwrap_or(Options::default().seed), ..Options::default() };
-    let report = bench::conformance(&plugin, config, &options);
-    if json {
-        println!("{}", report.to_json());
-    } else {
-        print!("{report}");
-    }
-    ExitCode::from(report.exit_status())
 }
