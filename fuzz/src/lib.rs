@@ -1,0 +1,31 @@
+//! What the fuzz targets do, as plain functions: they panic when something is wrong.
+//!
+//! | target | bytes | what must hold |
+//! |---|---|---|
+//! | [`decode`] | a CDB | a bit that is not in the usage map is refused, and pointed at |
+//! | [`parameters`] | which command, its parameter list | the unit stays usable; UNMAP and EXTENDED COPY do what the model does |
+//! | [`engine`] | the kind of device, then records of commands | the engine does what the model does |
+//!
+//! `cargo +nightly fuzz run <target>` searches; `cargo test` replays `corpus/` and some thousand random inputs with any toolchain.
+mod decode;
+#[path = "../../libtcmu/tests/model/mod.rs"]
+pub mod model;
+mod parameters;
+
+pub use decode::decode;
+use model::{Rig, Shape};
+pub use parameters::parameters;
+
+/// Bytes of a record, which decides about one command.
+const RECORD: usize = 28;
+/// Most records of an input: longer ones find nothing more.
+const RECORDS: usize = 24;
+
+/// Two bytes for the kind of device, then records.
+pub fn engine(data: &[u8]) {
+    let Some((bits, records)) = data.split_at_checked(2) else { return };
+    let shape = Shape::from_bits(u16::from_be_bytes([bits[0], bits[1]]));
+    let records: Vec<&[u8]> = records.chunks(RECORD).take(RECORDS).collect();
+    let outcome = Rig::new(shape, 1).and_then(|mut rig| rig.run(&records));
+    outcome.unwrap_or_else(|why| panic!("{why}\n  {shape:?}"));
+}

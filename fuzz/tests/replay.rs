@@ -1,0 +1,55 @@
+//! Replays the corpus, and random inputs that are the same each time.
+use std::{fs, path::Path};
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let mut inputs: Vec<_> = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+    inputs.sort();
+    assert!(!inputs.is_empty());
+    inputs.iter().for_each(|input| run(&fs::read(input).unwrap()));
+}
+
+fn random(count: u64, longest: u64, run: fn(&[u8])) {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> 20
+    };
+    for _ in 0..count {
+        let length = next() % longest;
+        let input: Vec<u8> = (0..length).map(|_| next() as u8).collect();
+        run(&input);
+    }
+}
+
+#[test]
+fn the_corpus_of_cdbs_is_decoded_or_refused() {
+    replay("decode", tcmu_fuzz::decode);
+}
+
+#[test]
+fn random_cdbs_are_decoded_or_refused() {
+    random(20_000, 20, tcmu_fuzz::decode);
+}
+
+#[test]
+fn the_corpus_of_parameter_lists_is_taken_or_refused() {
+    replay("parameters", tcmu_fuzz::parameters);
+}
+
+#[test]
+fn random_parameter_lists_are_taken_or_refused() {
+    random(1_000, 120, tcmu_fuzz::parameters);
+}
+
+#[test]
+fn the_corpus_of_commands_leads_to_what_the_model_has() {
+    replay("engine", tcmu_fuzz::engine);
+}
+
+#[test]
+fn random_commands_lead_to_what_the_model_has() {
+    random(1_000, 600, tcmu_fuzz::engine);
+}
