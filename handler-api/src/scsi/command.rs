@@ -15,6 +15,8 @@ pub struct Access {
     pub fua: bool,
     /// DPO: don't keep it in a cache.
     pub dpo: bool,
+    /// The byte of the CDB that the length begins at, to point at when it is wrong.
+    pub length_at: u8,
 }
 
 /// WRITE SAME (SBC-4 5.50, 5.51).
@@ -284,11 +286,20 @@ pub enum Command {
 /// Decodes a CDB. An error is the sense data to answer with: INVALID COMMAND OPERATION CODE, or INVALID FIELD IN CDB that points at the
 /// field. Bits that are reserved, or that ask for what this software has not (protection information, NACA), are refused.
 pub fn decode(cdb: &[u8]) -> Result<Command, Sense> {
+    decode_as(identify(cdb)?, cdb)
+}
+
+/// Which command a CDB is, before its fields are looked at.
+pub fn identify(cdb: &[u8]) -> Result<&'static Entry, Sense> {
     let Some(&code) = cdb.first() else { return Err(Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE)) };
-    let entry = opcode::find(code, be::u8(cdb, 1) & 0x1f).map_err(|known| match known {
+    opcode::find(code, be::u8(cdb, 1) & 0x1f).map_err(|known| match known {
         true => Sense::invalid_cdb_field(1, Some(4)),
         false => Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE),
-    })?;
+    })
+}
+
+/// Decodes a CDB of a command that is known.
+pub fn decode_as(entry: &Entry, cdb: &[u8]) -> Result<Command, Sense> {
     check_reserved(entry, cdb)?;
     parse(entry.opcode, cdb)
 }
@@ -459,7 +470,8 @@ fn verify(cdb: &[u8], lba: u64, blocks: u64, write: bool) -> Result<Command, Sen
         3 if !write => ByteCheck::OneBlock,
         _ => return Err(Sense::invalid_cdb_field(1, Some(2))), // reserved
     };
-    let access = Access { lba: Lba(lba), blocks: Blocks(blocks), fua: false, dpo: cdb[1] & 0x10 != 0 };
+    let dpo = cdb[1] & 0x10 != 0;
+    let access = Access { lba: Lba(lba), blocks: Blocks(blocks), fua: false, dpo, length_at: length_at(cdb) };
     Ok(if write { Command::WriteAndVerify(access, check) } else { Command::Verify(access, check) })
 }
 
@@ -487,7 +499,7 @@ fn sanitize(cdb: &[u8], action: SanitizeAction) -> Command {
 fn access6(cdb: &[u8]) -> Access {
     let lba = u64::from(be::u32(cdb, 0) & 0x1f_ffff);
     let blocks = if cdb[4] == 0 { 256 } else { u64::from(cdb[4]) };
-    Access { lba: Lba(lba), blocks: Blocks(blocks), fua: false, dpo: false }
+    Access { lba: Lba(lba), blocks: Blocks(blocks), fua: false, dpo: false, length_at: 4 }
 }
 
 fn access(cdb: &[u8], lba: u64, blocks: u64) -> Result<Access, Sense> {
@@ -495,7 +507,17 @@ fn access(cdb: &[u8], lba: u64, blocks: u64) -> Result<Access, Sense> {
     if cdb[1] & 0x02 != 0 {
         return Err(Sense::invalid_cdb_field(1, Some(1))); // FUA_NV is obsolete
     }
-    Ok(Access { lba: Lba(lba), blocks: Blocks(blocks), fua: cdb[1] & 0x08 != 0, dpo: cdb[1] & 0x10 != 0 })
+    let (fua, dpo) = (cdb[1] & 0x08 != 0, cdb[1] & 0x10 != 0);
+    Ok(Access { lba: Lba(lba), blocks: Blocks(blocks), fua, dpo, length_at: length_at(cdb) })
+}
+
+/// Where the length of a CDB of 10, 12 or 16 bytes is.
+fn length_at(cdb: &[u8]) -> u8 {
+    match cdb[0] >> 5 {
+        1 | 2 => 7,
+        5 => 6,
+        _ => 10,
+    }
 }
 
 /// RDPROTECT, WRPROTECT: a unit without protection information refuses anything but zero (SBC-4 4.21.3).
@@ -544,19 +566,19 @@ mod tests {
 
     use super::*;
 
-    fn read(lba: u64, blocks: u64) -> Command {
-        Command::Read(Access { lba: Lba(lba), blocks: Blocks(blocks), fua: false, dpo: false })
+    fn read(lba: u64, blocks: u64, length_at: u8) -> Command {
+        Command::Read(Access { lba: Lba(lba), blocks: Blocks(blocks), fua: false, dpo: false, length_at })
     }
 
     #[test]
     fn read_in_all_its_lengths() {
-        assert_eq!(decode(&[0x08, 0x1f, 0xff, 0xfe, 0x10, 0]), Ok(read(0x1f_fffe, 16)));
-        assert_eq!(decode(&[0x08, 0, 0, 1, 0, 0]), Ok(read(1, 256)), "0 blocks in READ(6) are 256");
-        assert_eq!(decode(&[0x28, 0, 1, 2, 3, 4, 0, 0, 0, 0]), Ok(read(0x0102_0304, 0)));
-        assert_eq!(decode(&[0xa8, 0, 0, 0, 0, 9, 0, 1, 0, 0, 0, 0]), Ok(read(9, 0x1_0000)));
+        assert_eq!(decode(&[0x08, 0x1f, 0xff, 0xfe, 0x10, 0]), Ok(read(0x1f_fffe, 16, 4)));
+        assert_eq!(decode(&[0x08, 0, 0, 1, 0, 0]), Ok(read(1, 256, 4)), "0 blocks in READ(6) are 256");
+        assert_eq!(decode(&[0x28, 0, 1, 2, 3, 4, 0, 0, 0, 0]), Ok(read(0x0102_0304, 0, 7)));
+        assert_eq!(decode(&[0xa8, 0, 0, 0, 0, 9, 0, 1, 0, 0, 0, 0]), Ok(read(9, 0x1_0000, 6)));
         let mut cdb = [0; 16];
         (cdb[0], cdb[2], cdb[13]) = (0x88, 0x80, 7);
-        assert_eq!(decode(&cdb), Ok(read(1 << 63, 7)));
+        assert_eq!(decode(&cdb), Ok(read(1 << 63, 7, 10)));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(super) fn compare_and_write(unit: &mut Unit, access: Access, buffer: &Buffer
     unit.check_writable()?;
     let (offset, length) = unit.bytes(access.lba, access.blocks)?;
     let size = length as usize; // at most 255 blocks
+    if access.blocks.0 > u64::from(unit.max_compare_and_write()) {
+        return Err(Sense::invalid_cdb_field(13, None));
+    }
     // Verify data and write data, and nothing else: an initiator that asks for 256 blocks, which its field can't hold, must not be told
     // that they were written.
     if buffer.len() != 2 * size {
@@ -71,7 +74,7 @@ pub(super) fn or_write(unit: &mut Unit, access: Access, buffer: &Buffer<'_>) -> 
     if length == 0 {
         return Ok(nothing_to_do());
     }
-    data_out(buffer, length, 10)?;
+    data_out(buffer, length, access.length_at)?;
     unit.statistics.writes += 1;
     unit.statistics.blocks_written += access.blocks.0;
     let (flags, then_flush) = unit.durability(access.fua);

@@ -190,7 +190,7 @@ fn send_diagnostic(request: &SendDiagnostic, buffer: &Buffer<'_>) -> Result<Outc
 }
 
 /// Whether this unit has a command of the table.
-fn supports(unit: &Unit, entry: &Entry) -> bool {
+pub(super) fn supports(unit: &Unit, entry: &Entry) -> bool {
     match entry.opcode {
         Opcode::Unmap => unit.takes(Operations::UNMAP),
         Opcode::PreventAllowMediumRemoval => is_removable(unit),

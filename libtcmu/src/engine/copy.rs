@@ -17,7 +17,7 @@ use tcmu_handler_api::{
     },
 };
 
-use super::{Begun, CHUNK, Outcome, Stage, Step, Task, Unit, Work, WorkData, submit};
+use super::{Begun, Outcome, Stage, Step, Task, Unit, Work, WorkData, submit};
 
 /// How many copies are remembered for those who ask how they ended, and for how long. The copy manager may forget them when it likes
 /// (SPC-4 5.17.4.3); an initiator that comes later must not be told of another initiator's list of that number.
@@ -126,6 +126,7 @@ fn is_this_unit(unit: &Unit, cscd: Option<&Cscd>) -> Result<(), AdditionalSense>
 /// Copies ranges that were judged.
 pub(super) fn start(unit: &mut Unit, whose: Whose, ranges: Vec<Range>) -> Begun {
     let ranges: Vec<Range> = ranges.into_iter().filter(|range| range.length > 0).collect();
+    let most = unit.piece();
     let (start, end) = ranges.iter().fold((u64::MAX, 0), |(start, end), r| (start.min(r.to), end.max(r.to + r.length)));
     let longest = ranges.iter().map(|range| range.length).max().unwrap_or(0);
     let (flags, then_flush) = unit.durability(false);
@@ -142,8 +143,12 @@ pub(super) fn start(unit: &mut Unit, whose: Whose, ranges: Vec<Range>) -> Begun 
         flushing: false,
         bytes: 0,
     };
+    if longest == 0 {
+        copy.record(unit, Some(Ok(())));
+        return Ok(super::nothing_to_do());
+    }
     copy.record(unit, None);
-    let mut memory = vec![0; longest.min(CHUNK) as usize];
+    let mut memory = vec![0; longest.min(most) as usize];
     match copy.next(unit, &mut memory) {
         Step::Submit(work) => {
             let task = Task { memory, ..Task::changing(Stage::Copy(copy), start, end - start) };

@@ -9,7 +9,7 @@ use tcmu_handler_api::{
     },
 };
 
-use super::{Begun, CHUNK, Outcome, Stage, Step, Task, Unit, Work, WorkData, nothing_to_do, parameters};
+use super::{Begun, Outcome, Stage, Step, Task, Unit, Work, WorkData, nothing_to_do, parameters};
 
 /// Bytes that are deallocated at a time, so that there is progress to see.
 const PIECE: u64 = 1 << 30;
@@ -173,7 +173,7 @@ fn start(unit: &mut Unit, kind: Kind, how: How, immediate: bool) -> Begun {
     }
     let (passes, memory) = match &how {
         How::Operation(_) => (1, Vec::new()),
-        How::Writing { overwrite, .. } => (overwrite.count, vec![0; size.min(CHUNK) as usize]),
+        How::Writing { overwrite, .. } => (overwrite.count, vec![0; size.min(unit.piece()) as usize]),
     };
     unit.background = Some(Background { kind, done: 0, total: size.saturating_mul(passes.into()) });
     let mut erase = Erase { kind, how, pass: 0, offset: 0, flushed: false };

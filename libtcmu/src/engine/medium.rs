@@ -42,17 +42,17 @@ pub(super) fn write(unit: &mut Unit, access: Access, buffer: &Buffer<'_>) -> Beg
         return Ok(nothing_to_do());
     }
     let (flags, then_flush) = unit.durability(access.fua);
-    let work = Work::write(flags | dpo(access), offset, length, data_out(buffer, length, 7)?);
+    let work = Work::write(flags | dpo(access), offset, length, data_out(buffer, length, access.length_at)?);
     unit.statistics.writes += 1;
     unit.statistics.blocks_written += access.blocks.0;
     submit(Task::changing(if then_flush { Stage::ThenFlush } else { Stage::Last }, offset, length), work)
 }
 
 /// The Data-Out buffer, which must have all that is to be written: there is no data for the rest, and a part of a write is no write.
-pub(super) fn data_out(buffer: &Buffer<'_>, length: u64, field: u16) -> Result<WorkData, Sense> {
+pub(super) fn data_out(buffer: &Buffer<'_>, length: u64, field: u8) -> Result<WorkData, Sense> {
     match usize::try_from(length) {
         Ok(size) if buffer.len() >= size => Ok(WorkData::Command(size)),
-        _ => Err(Sense::invalid_cdb_field(field, None)),
+        _ => Err(Sense::invalid_cdb_field(field.into(), None)),
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn prefetch(unit: &mut Unit, lba: Lba, blocks: Blocks) -> Begun {
     }
     // It may take its time: nobody waits for it.
     let work = Work::plain(abi::TCMU_OP_PREFETCH, 0, offset, length);
-    Ok((Task::new(Stage::Last), Step::Detach(Outcome::GOOD, work)))
+    Ok((Task::new(Stage::Last), Step::Detach(Outcome::NO_DATA, work)))
 }
 
 /// SYNCHRONIZE CACHE (SBC-4 5.33). A range is allowed to be taken as the whole.
@@ -95,7 +95,7 @@ pub(super) fn flush(unit: &mut Unit, lba: Lba, blocks: Blocks, immediate: bool) 
         return Ok(nothing_to_do());
     }
     if immediate {
-        return Ok((Task::new(Stage::Last), Step::Detach(Outcome::GOOD, Work::flush())));
+        return Ok((Task::new(Stage::Last), Step::Detach(Outcome::NO_DATA, Work::flush())));
     }
     submit(Task::new(Stage::Last), Work::flush())
 }

@@ -33,7 +33,10 @@ mod write_same;
 use tcmu_handler_api::{
     abi,
     plugin::Buffer,
-    scsi::{AdditionalSense, Command, Sense, Status, command::decode},
+    scsi::{
+        AdditionalSense, Command, Sense, Status,
+        command::{decode_as, identify},
+    },
 };
 
 pub use access::Target;
@@ -49,12 +52,15 @@ const CHUNK: u64 = 1 << 20;
 pub(crate) struct Outcome {
     pub(crate) status: u8,
     pub(crate) sense: Option<Sense>,
-    /// How many bytes of the data buffer are valid Data-In; `None` leaves it to the buffer's length.
+    /// How many bytes of the data buffer are valid Data-In; `None` after commands whose buffer is Data-Out.
     pub(crate) data: Option<usize>,
 }
 
 impl Outcome {
     pub(crate) const GOOD: Outcome = Outcome { status: Status::Good as u8, sense: None, data: None };
+
+    /// GOOD, without Data-In.
+    pub(crate) const NO_DATA: Outcome = Outcome { data: Some(0), ..Outcome::GOOD };
 
     pub(crate) fn status(status: Status) -> Outcome {
         Outcome { status: status as u8, sense: None, data: None }
@@ -194,7 +200,7 @@ fn done(outcome: Outcome) -> (Task, Step) {
 }
 
 fn nothing_to_do() -> (Task, Step) {
-    done(Outcome { data: Some(0), ..Outcome::GOOD })
+    done(Outcome::NO_DATA)
 }
 
 fn submit(task: Task, work: Work) -> Begun {
@@ -203,7 +209,12 @@ fn submit(task: Task, work: Work) -> Begun {
 
 /// Begins a command: decodes and judges it. The task is to be kept until the command is done.
 pub(crate) fn begin(unit: &mut Unit, cdb: &[u8], buffer: &Buffer<'_>) -> (Task, Step) {
-    let begun = decode(cdb).and_then(|command| {
+    let begun = identify(cdb).and_then(|entry| {
+        // What this unit has not is unknown to it, whatever else is in the CDB.
+        if !control::supports(unit, entry) {
+            return Err(Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE));
+        }
+        let command = decode_as(entry, cdb)?;
         unit.ready_for(&command)?;
         if unit.lacks_lock() && changes_the_medium(&command) {
             return Ok(access::without_lock(unit));
@@ -297,6 +308,9 @@ pub(crate) fn resume(
         });
     }
     match stage {
+        Stage::Last if matches!(request.op, abi::TCMU_OP_FLUSH | abi::TCMU_OP_PREFETCH | abi::TCMU_OP_UNMAP) => {
+            Step::Done(Outcome::NO_DATA)
+        }
         Stage::Last => Step::Done(Outcome::GOOD),
         Stage::Read { length } => Step::Done(Outcome { data: Some(*length), ..Outcome::GOOD }),
         Stage::BouncedRead => {

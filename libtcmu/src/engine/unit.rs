@@ -14,6 +14,7 @@ use tcmu_handler_api::{
 };
 
 use super::{
+    CHUNK,
     access::{Answer, LockState, Target},
     erase::{self, Background, Kind},
     token::Tokens,
@@ -159,6 +160,21 @@ impl Unit {
             (a, b) => a.min(b),
         };
         u32::try_from(self.block_size.blocks_in(bytes).0).unwrap_or(u32::MAX)
+    }
+
+    /// Bytes that are moved at a time where a command is done in pieces.
+    pub(super) fn piece(&self) -> u64 {
+        let block = u64::from(self.block_size.bytes());
+        match u64::from(self.info.0.max_transfer) {
+            0 => CHUNK,
+            most => (most - most % block).clamp(block, CHUNK.max(block)),
+        }
+    }
+
+    /// MAXIMUM COMPARE AND WRITE LENGTH
+    pub(super) fn max_compare_and_write(&self) -> u8 {
+        let most = self.block_size.blocks_in(u64::from(self.info.0.max_transfer)).0;
+        if most == 0 { u8::MAX } else { u8::try_from(most).unwrap_or(u8::MAX) }
     }
 
     /// Most bytes that a handler deallocates or zeroes at a time.
@@ -332,7 +348,7 @@ impl Unit {
             max_transfer,
             optimal_transfer: if max_transfer == 0 { optimal } else { optimal.min(max_transfer) },
             transfer_granularity: u16::try_from(physical / self.block_size.bytes()).unwrap_or(0),
-            max_compare_and_write: 255,
+            max_compare_and_write: self.max_compare_and_write(),
             max_write_same: self.max_write_same(),
             atomic: self.max_atomic().map(|max_transfer| Atomic { max_transfer }),
             asymmetric_access: 0,

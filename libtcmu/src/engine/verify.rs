@@ -7,7 +7,7 @@ use tcmu_handler_api::{
     },
 };
 
-use super::{Begun, CHUNK, Outcome, Stage, Step, Task, Unit, Work, WorkData, medium::data_out, nothing_to_do, submit};
+use super::{Begun, Outcome, Stage, Step, Task, Unit, Work, WorkData, medium::data_out, nothing_to_do, submit};
 
 /// Blocks that are read and compared, a piece at a time.
 #[derive(Debug)]
@@ -16,8 +16,9 @@ pub(super) struct Verify {
     block: usize,
     /// Before the first piece there is something else to wait for.
     state: State,
-    /// The piece that is in memory.
+    /// The piece that is in memory, and how long it can be.
     piece: u64,
+    most: u64,
     offset: u64,
     left: u64,
     /// Bytes of the Data-Out buffer that were compared.
@@ -39,12 +40,13 @@ pub(super) fn verify(unit: &mut Unit, access: Access, check: ByteCheck, buffer: 
     let block = unit.block_size().bytes() as usize;
     match check {
         ByteCheck::Medium => {}
-        ByteCheck::EachBlock => drop(data_out(buffer, length, 7)?),
-        ByteCheck::OneBlock => drop(data_out(buffer, block as u64, 7)?),
+        ByteCheck::EachBlock => drop(data_out(buffer, length, access.length_at)?),
+        ByteCheck::OneBlock => drop(data_out(buffer, block as u64, access.length_at)?),
     }
     unit.statistics.verifies += 1;
-    let mut verify = Verify { check, block, state: State::Reading, piece: 0, offset, left: length, compared: 0 };
-    let task = |verify| Task::new(Stage::Verify(verify)).with_memory(length.min(CHUNK));
+    let mut verify =
+        Verify { check, block, state: State::Reading, piece: 0, most: unit.piece(), offset, left: length, compared: 0 };
+    let task = |verify| Task::new(Stage::Verify(verify)).with_memory(length.min(unit.piece()));
     let work = verify.read();
     submit(task(verify), work)
 }
@@ -57,20 +59,29 @@ pub(super) fn write_and_verify(unit: &mut Unit, access: Access, check: ByteCheck
     if length == 0 {
         return Ok(nothing_to_do());
     }
-    let data = data_out(buffer, length, 7)?;
+    let data = data_out(buffer, length, access.length_at)?;
     let (flags, then_flush) = unit.durability(true);
     unit.statistics.writes += 1;
     unit.statistics.verifies += 1;
     unit.statistics.blocks_written += access.blocks.0;
     let block = unit.block_size().bytes() as usize;
-    let verify = Verify { check, block, state: State::Writing { then_flush }, piece: 0, offset, left: length, compared: 0 };
-    let task = Task::changing(Stage::Verify(verify), offset, length).with_memory(length.min(CHUNK));
+    let verify = Verify {
+        check,
+        block,
+        state: State::Writing { then_flush },
+        piece: 0,
+        most: unit.piece(),
+        offset,
+        left: length,
+        compared: 0,
+    };
+    let task = Task::changing(Stage::Verify(verify), offset, length).with_memory(length.min(unit.piece()));
     submit(task, Work::write(flags, offset, length, data))
 }
 
 impl Verify {
     fn read(&mut self) -> Work {
-        self.piece = self.left.min(CHUNK);
+        self.piece = self.left.min(self.most);
         let work = Work::read(self.offset, self.piece, WorkData::Memory(self.piece as usize));
         self.offset += self.piece;
         self.left -= self.piece;
@@ -94,7 +105,11 @@ impl Verify {
             return Sense::new(SenseKey::Miscompare, AdditionalSense::MISCOMPARE_DURING_VERIFY).into();
         }
         self.compared += read.len();
-        if self.left == 0 { Step::Done(Outcome::GOOD) } else { Step::Submit(self.read()) }
+        if self.left == 0 {
+            Step::Done(if self.check == ByteCheck::Medium { Outcome::NO_DATA } else { Outcome::GOOD })
+        } else {
+            Step::Submit(self.read())
+        }
     }
 
     fn is_equal(&self, read: &[u8], buffer: &Buffer<'_>) -> bool {

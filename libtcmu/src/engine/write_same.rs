@@ -15,6 +15,7 @@ const CHUNK: u64 = 256 << 10;
 pub(super) struct Fill {
     offset: u64,
     left: u64,
+    most: u64,
     flags: u32,
     pub(super) then_flush: bool,
 }
@@ -22,7 +23,7 @@ pub(super) struct Fill {
 impl Fill {
     /// The next piece; its data is in the task's memory.
     pub(super) fn next(&mut self) -> Option<Work> {
-        let length = self.left.min(CHUNK);
+        let length = self.left.min(self.most);
         if length == 0 {
             return None;
         }
@@ -72,8 +73,9 @@ pub(super) fn begin(unit: &mut Unit, command: WriteSame, buffer: &Buffer<'_>) ->
         let work = Work { data: WorkData::Command(block), ..Work::plain(abi::TCMU_OP_WRITE_SAME, flags, offset, length) };
         return submit(Task::changing(ending, offset, length), work);
     }
-    let mut fill = Fill { offset, left: length, flags, then_flush };
-    let size = length.min(CHUNK) as usize;
+    let most = unit.piece().min(CHUNK);
+    let mut fill = Fill { offset, left: length, most, flags, then_flush };
+    let size = length.min(most) as usize;
     let memory = pattern.iter().copied().cycle().take(size).collect();
     match fill.next() {
         Some(work) => submit(Task { memory, ..Task::changing(Stage::Fill(fill), offset, length) }, work),

@@ -343,7 +343,8 @@ impl Ring {
             5 => 12,
             3 if cdb[0] == 0x7f => {
                 self.map.read(offset, &mut cdb[..8])?;
-                8 + usize::from(cdb[7])
+                // One that is longer than the longest is cut, and unknown to whoever decodes it.
+                (8 + usize::from(cdb[7])).min(MAX_CDB)
             }
             _ => room.clamp(1, 16),
         };

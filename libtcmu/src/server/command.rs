@@ -70,6 +70,13 @@ impl Command {
         unsafe { Buffer::from_raw(data.as_ptr(), data.len() as u32) }
     }
 
+    /// Where the Data-In of a bidirectional command goes.
+    pub(super) fn bidi_buffer(&self) -> Buffer<'_> {
+        let data = self.fetched.bidi();
+        // SAFETY: as in `buffer`.
+        unsafe { Buffer::from_raw(data.as_ptr(), data.len() as u32) }
+    }
+
     /// Makes a request for a piece of work; from now on it is the handler's.
     pub(super) fn arm(&mut self, work: Work) -> *mut abi::tcmu_request {
         let (iov, count) = match work.data {

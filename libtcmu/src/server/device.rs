@@ -526,11 +526,24 @@ impl DeviceServer {
             Some(value) => value.write_fixed(&mut sense),
             None => 0,
         };
-        let buffer = self.commands[index].buffer();
-        let read_len = outcome.data.filter(|valid| *valid < buffer.len()).and_then(|valid| u32::try_from(valid).ok());
+        let command = &self.commands[index];
+        command.bidi_buffer().fill(0);
+        let buffer = command.buffer();
+        let knows_length = self.ring.flags().contains(crate::ring::MailboxFlags::READ_LEN);
+        let data = match outcome.data {
+            // A Data-Out buffer, unless the initiator has the directions wrong (which the ring does not tell): then the kernel shows it
+            // what is in there. Clearing one byte and showing that one costs nothing.
+            None if knows_length && buffer.len() > 1 => {
+                buffer.fill_at(0, 1, 0);
+                Some(1)
+            }
+            None if outcome.status != Status::Good as u8 => Some(0),
+            data => data,
+        };
+        let read_len = data.filter(|valid| *valid < buffer.len()).and_then(|valid| u32::try_from(valid).ok());
         if let Some(valid) = read_len {
             // A kernel without READ_LEN, and any kernel for a length of 0, copies the whole buffer: clear what isn't ours to show.
-            if valid == 0 || !self.ring.flags().contains(crate::ring::MailboxFlags::READ_LEN) {
+            if valid == 0 || !knows_length {
                 buffer.fill_at(valid as usize, usize::MAX, 0);
             }
         }
