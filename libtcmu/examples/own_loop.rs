@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         device: OpenDevice::embed(memory, info, Arc::new(ToStderr), Server::services())?,
         target: Arc::new(move || backstore.serial()),
         hw_max_sectors: facts.hw_max_sectors,
+        copies_with: Vec::new(),
     };
     let mut solo = Solo::new(attach, 2)?;
     println!("serving {id}");

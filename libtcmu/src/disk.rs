@@ -186,6 +186,7 @@ impl DiskBuilder {
                 Some(serial.serial().unwrap_or_else(|| format!("{:x?}", serial.id().to_string().as_bytes())))
             }),
             hw_max_sectors: spec.hw_max_sectors,
+            copies_with: Vec::new(),
         };
         let attached = server.attach(attach, |_| ())?;
         let mut disk = Disk { node: None, loopback: None, attached: Some(attached), backstore: Some(backstore) };

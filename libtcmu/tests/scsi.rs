@@ -14,9 +14,11 @@ use std::{
 use common::{BLOCKS, Memory, disk, info, memory, run, rw10, sense, serve, serve_for};
 use tcmu::{
     engine::Target,
+    server::{Attach, Server, ServerOptions},
     sim::{Data, SimConfig, SimKernel},
 };
 use tcmu_handler_api::{
+    host::OpenDevice,
     plugin::{Batch, Device, DeviceFlags, Error, LockState, Operation, Operations, Refusal, Threads},
     scsi::{
         SenseKey,
@@ -94,6 +96,60 @@ fn cve_2021_3139_a_copy_does_not_reach_another_unit() {
         assert_eq!(sense(&run(&mut kernel, &cdb, list)), (SenseKey::CopyAborted, 0x0d, 0x02));
     }
     assert_eq!(read(&mut kernel, 8), 0xee, "nothing was written");
+}
+
+/// Two units of one server, which copy to each other as far as `allowed` goes.
+fn pair(allowed: bool) -> [(SimKernel, Box<tcmu::server::Attached>); 2] {
+    let server = Server::start(ServerOptions { reactors: 2, workers: 1 }).unwrap();
+    [("user_0/a", "user_1/b", "0a"), ("user_1/b", "user_0/a", "0b")].map(|(name, other, serial)| {
+        let (kernel, map, uio) = SimKernel::new(SimConfig::default()).unwrap();
+        let device = OpenDevice::embed(memory().0, info(), Arc::new(common::Quiet), Server::services()).unwrap();
+        let attach = Attach {
+            name: name.into(),
+            uio,
+            map_size: map.len(),
+            device,
+            target: Arc::new(move || Some(serial.to_owned())),
+            hw_max_sectors: 1024,
+            copies_with: if allowed { vec![other.to_owned()] } else { Vec::new() },
+        };
+        (kernel, server.attach_mapped(map, attach, |_| ()).unwrap())
+    })
+}
+
+/// From the unit `source` at 0 to the unit `target` at 8, four blocks.
+fn copy_from_to(source: &str, target: &str) -> ([u8; 16], Data) {
+    let mut list = copy_list(&vpd::naa(source), 0, 8, 4);
+    let other = copy_list(&vpd::naa(target), 0, 8, 4);
+    list.splice(48..48, other[16..48].iter().copied());
+    (list[3], list[87]) = (64, 1);
+    extended_copy(list)
+}
+
+#[test]
+fn a_copy_to_another_unit_needs_the_operators_word() {
+    for (allowed, sent_to) in [(false, 0), (true, 0), (true, 1)] {
+        let mut units = pair(allowed);
+        write(&mut units[0].0, 0, 5, 4);
+        let (cdb, list) = copy_from_to("0a", "0b");
+        let done = run(&mut units[sent_to].0, &cdb, list);
+        if allowed {
+            assert_eq!(done.status, 0, "{done:?}");
+            assert_eq!((read(&mut units[1].0, 8), read(&mut units[1].0, 11), read(&mut units[1].0, 12)), (5, 5, 0xee));
+        } else {
+            assert_eq!(sense(&done), (SenseKey::CopyAborted, 0x0d, 0x02));
+            assert_eq!(read(&mut units[1].0, 8), 0xee);
+        }
+    }
+}
+
+#[test]
+fn a_copy_to_a_unit_that_went_away_is_aborted() {
+    let [(mut kernel, _attached), (_other, gone)] = pair(true);
+    gone.stop(Duration::from_secs(5)).unwrap();
+    let (cdb, list) = copy_from_to("0a", "0b");
+    assert_eq!(sense(&run(&mut kernel, &cdb, list)).0, SenseKey::CopyAborted);
+    assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0);
 }
 
 #[test]

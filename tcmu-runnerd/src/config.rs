@@ -33,6 +33,8 @@ pub struct Config {
     pub host_users: BTreeMap<String, String>,
     /// How long a device may be without a handler before its commands fail; 0: they wait for ever.
     pub give_up_seconds: u64,
+    /// Pairs of devices that initiators of one may copy to and from the other.
+    pub copy_between: Vec<[String; 2]>,
     /// How long a handler may take to open a device before the tool that enables it gets `ETIMEDOUT`.
     pub open_timeout_seconds: u64,
     /// How long a handler may take to judge a config string.
@@ -53,6 +55,7 @@ impl Default for Config {
             host_per_device: Vec::new(),
             host_users: BTreeMap::new(),
             give_up_seconds: 0,
+            copy_between: Vec::new(),
             open_timeout_seconds: 20,
             check_timeout_seconds: 10,
             drain_timeout_seconds: 20,
@@ -126,6 +129,12 @@ impl Config {
                 return Err(wrong(line, format!("host_users: {subtype} = {user:?}: there is no such user on this machine")));
             }
         }
+        for name in config.copy_between.iter().flatten() {
+            if name.parse::<tcmu::BackstoreId>().is_err() {
+                let line = line_of("copy_between");
+                return Err(wrong(line, format!("copy_between: {name:?} is no device: user_<number>/<name> is needed")));
+            }
+        }
         if config.give_up_seconds > 86_400 {
             let value = config.give_up_seconds;
             return Err(wrong(line_of("give_up_seconds"), format!("give_up_seconds = {value}: 0 to 86400 is needed")));
@@ -146,6 +155,12 @@ impl Config {
     /// See [`Config::give_up_seconds`].
     pub fn give_up(&self) -> Option<Duration> {
         (self.give_up_seconds > 0).then(|| Duration::from_secs(self.give_up_seconds))
+    }
+
+    /// The devices that one may be copied to and from.
+    pub fn copies_with(&self, device: &str) -> Vec<String> {
+        let pairs = self.copy_between.iter();
+        pairs.filter_map(|[a, b]| if a == device { Some(b) } else { (b == device).then_some(a) }).cloned().collect()
     }
 
     /// See [`Config::check_timeout_seconds`].

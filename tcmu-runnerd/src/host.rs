@@ -168,6 +168,7 @@ impl Host {
             device,
             target: Arc::new(backstore),
             hw_max_sectors: spec.hw_max_sectors,
+            copies_with: spec.copies_with.clone(),
         };
         let (channel, name) = (self.channel.clone(), spec.name.clone());
         let on_failure = move |reason: &str| {

@@ -43,6 +43,8 @@ pub struct DeviceSpec {
     pub hw_max_sectors: u32,
     pub map_size: usize,
     pub take_over: bool,
+    /// Names of devices that initiators may copy to and from this one.
+    pub copies_with: Vec<String>,
 }
 
 /// A change of a device.
@@ -224,6 +226,7 @@ mod tests {
             hw_max_sectors: 128,
             map_size: 4096,
             take_over: true,
+            copies_with: vec!["user_1/b".into()],
         };
         let file = std::fs::File::open("/dev/null").unwrap();
         let sent = ToHost::Open { id: u64::MAX, device: spec };

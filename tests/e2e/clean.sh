@@ -9,10 +9,14 @@ pkill -KILL disk
 # Whoever waits for the dead daemon waits no more, and nothing that comes now waits.
 echo 1 >$M/block_netlink
 echo 1 >$M/reset_netlink
-# Commands that nobody will answer fail.
-for device in $C/core/user_*/*/; do
-    echo 2 >"$device/action/reset_ring"
-done
+# Commands that nobody will answer fail, as long as they come.
+fail_commands() {
+    while sleep 0.5; do
+        for device in $C/core/user_*/*/; do echo 2 >"$device/action/reset_ring"; done
+    done
+}
+fail_commands &
+trap 'kill %1' EXIT
 timeout 20 iscsiadm -m session -u
 mount | awk '/\/tmp\/e2e/ { print $3 }' | xargs -r timeout 10 umount -l
 for portal in $C/iscsi/*/tpgt_1; do

@@ -1,7 +1,8 @@
 //! EXTENDED COPY(LID1) and what both kinds of third-party copy share (SPC-4 6.4): ranges of the unit, copied one after the other.
 //!
-//! A unit copies within itself only. Which units an initiator may reach is in the kernel's ACLs, which the ring does not tell of: copying
-//! to another unit because an initiator names it would get around them (CVE-2021-3139 in tcmu-runner, CVE-2020-28374 in the kernel).
+//! A unit copies within itself, and to and from those that the operator named. Which units an initiator may reach is in the kernel's
+//! ACLs, which the ring does not tell of: copying to another unit because an initiator names it would get around them (CVE-2021-3139 in
+//! tcmu-runner, CVE-2020-28374 in the kernel).
 use std::{
     time::{Duration, Instant},
     vec,
@@ -30,7 +31,23 @@ pub(super) struct Range {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) length: u64,
+    /// The other units that it is read from and written to.
+    pub(super) source: Option<PeerKey>,
+    pub(super) target: Option<PeerKey>,
 }
+
+/// Which other unit.
+pub(crate) type PeerKey = usize;
+
+/// Another unit that this one may be copied to and from.
+pub(crate) struct Peer {
+    pub(crate) key: PeerKey,
+    /// As it is now.
+    pub(crate) unit: Unit,
+}
+
+/// The other units that this one may be copied to and from, as they are now.
+pub(crate) type Peers = Box<dyn Fn() -> Vec<Peer> + Send>;
 
 /// Whose ranges are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,17 +91,23 @@ pub(super) fn begin(unit: &mut Unit, list: &[u8]) -> Begun {
     }
     unit.check_writable()?;
     let mut ranges = Vec::new();
+    let peers = unit.peers.as_ref().map_or_else(Vec::new, |peers| peers());
     for (n, segment) in list.segments.iter().enumerate() {
-        for (id, field) in [(segment.source, 4), (segment.destination, 6)] {
-            let cscd = list.cscds.get(usize::from(id));
-            is_this_unit(unit, cscd).map_err(|code| at_segment(code, n, field))?;
-        }
-        let (source, destination) = (unit.bytes(segment.from, segment.blocks), unit.bytes(segment.to, segment.blocks));
-        let (Ok((from, length)), Ok((to, _))) = (source, destination) else {
-            let field = if source.is_err() { 12 } else { 20 };
-            return Err(at_segment(AdditionalSense::NONE, n, field));
+        let find = |id: u16, field| {
+            let cscd = list.cscds.get(usize::from(id)).ok_or(AdditionalSense::COPY_TARGET_DEVICE_NOT_REACHABLE);
+            cscd.and_then(|cscd| find(unit, &peers, cscd)).map_err(|code| at_segment(code, n, field))
         };
-        ranges.push(Range { from, to, length });
+        let ((source, source_unit), (target, target_unit)) = (find(segment.source, 4)?, find(segment.destination, 6)?);
+        if source_unit.block_size() != target_unit.block_size() {
+            return Err(at_segment(AdditionalSense::INCORRECT_COPY_TARGET_DEVICE_TYPE, n, 6));
+        }
+        let from = source_unit.bytes(segment.from, segment.blocks);
+        let to = target_unit.bytes(segment.to, segment.blocks);
+        let (Ok((from, length)), Ok((to, _))) = (from, to) else {
+            return Err(at_segment(AdditionalSense::NONE, n, if from.is_err() { 12 } else { 20 }));
+        };
+        target_unit.check_writable()?;
+        ranges.push(Range { from, to, length, source, target });
     }
     start(unit, Whose::List(list.id), ranges)
 }
@@ -100,9 +123,19 @@ fn at_segment(code: AdditionalSense, segment: usize, field: u16) -> Sense {
     sense.with_information(segment as u64)
 }
 
-/// Whether a descriptor names this unit. Any designator of its Device Identification page will do that fits into the descriptor.
-fn is_this_unit(unit: &Unit, cscd: Option<&Cscd>) -> Result<(), AdditionalSense> {
-    let cscd = cscd.ok_or(AdditionalSense::COPY_TARGET_DEVICE_NOT_REACHABLE)?;
+/// The unit that a descriptor names: this one, or one of those that it may be copied with.
+fn find<'a>(unit: &'a Unit, peers: &'a [Peer], cscd: &Cscd) -> Result<(Option<PeerKey>, &'a Unit), AdditionalSense> {
+    let candidates = peers.iter().map(|peer| (Some(peer.key), &peer.unit));
+    for (key, candidate) in [(None, unit)].into_iter().chain(candidates) {
+        if is_named(candidate, cscd)? {
+            return Ok((key, candidate));
+        }
+    }
+    Err(AdditionalSense::COPY_TARGET_DEVICE_NOT_REACHABLE)
+}
+
+/// Whether a descriptor names a unit. Any designator of its Device Identification page will do that fits into the descriptor.
+fn is_named(unit: &Unit, cscd: &Cscd) -> Result<bool, AdditionalSense> {
     let facts = unit.identity();
     let page = vpd::page(0x83, &facts).unwrap_or_default();
     let mut rest = page.get(4..).unwrap_or_default();
@@ -114,23 +147,24 @@ fn is_this_unit(unit: &Unit, cscd: Option<&Cscd>) -> Result<(), AdditionalSense>
         rest = &rest[4 + designator.len()..];
     }
     if !found {
-        return Err(AdditionalSense::COPY_TARGET_DEVICE_NOT_REACHABLE);
+        return Ok(false);
     }
     let same_blocks = cscd.block_length == 0 || cscd.block_length == unit.block_size().bytes();
     if cscd.device_type != facts.device_type || !same_blocks {
         return Err(AdditionalSense::INCORRECT_COPY_TARGET_DEVICE_TYPE);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Copies ranges that were judged.
 pub(super) fn start(unit: &mut Unit, whose: Whose, ranges: Vec<Range>) -> Begun {
     let ranges: Vec<Range> = ranges.into_iter().filter(|range| range.length > 0).collect();
     let most = unit.piece();
-    let (start, end) = ranges.iter().fold((u64::MAX, 0), |(start, end), r| (start.min(r.to), end.max(r.to + r.length)));
+    let own = ranges.iter().filter(|range| range.target.is_none());
+    let (start, end) = own.fold((u64::MAX, 0), |(start, end), r| (start.min(r.to), end.max(r.to + r.length)));
     let longest = ranges.iter().map(|range| range.length).max().unwrap_or(0);
     let (flags, then_flush) = unit.durability(false);
-    let none = Range { from: 0, to: 0, length: 0 };
+    let none = Range { from: 0, to: 0, length: 0, source: None, target: None };
     let mut copy = Copy {
         whose,
         segments: ranges.len() as u16,
@@ -151,8 +185,8 @@ pub(super) fn start(unit: &mut Unit, whose: Whose, ranges: Vec<Range>) -> Begun 
     let mut memory = vec![0; longest.min(most) as usize];
     match copy.next(unit, &mut memory) {
         Step::Submit(work) => {
-            let task = Task { memory, ..Task::changing(Stage::Copy(copy), start, end - start) };
-            submit(task, work)
+            let changes = (start < end).then(|| (start, end - start));
+            submit(Task { memory, changes, ..Task::new(Stage::Copy(copy)) }, work)
         }
         step => Ok((Task::new(Stage::Last), step)),
     }
@@ -162,14 +196,14 @@ impl Copy {
     pub(super) fn next(&mut self, unit: &mut Unit, memory: &mut [u8]) -> Step {
         if let Some(piece) = self.piece.take() {
             self.bytes += piece.length;
-            return Step::Submit(Work::write(self.flags, piece.to, piece.length, WorkData::Memory(piece.length as usize)));
+            return Step::Submit(self.write(piece));
         }
         if self.range.length == 0 {
             match self.rest.next() {
                 Some(range) => {
                     self.range = range;
                     // Taken from the end when the beginning of what is read would be overwritten.
-                    self.backward = range.to > range.from && range.to - range.from < range.length;
+                    self.backward = range.source == range.target && range.to > range.from && range.to - range.from < range.length;
                     if let Some(work) = self.at_once(unit) {
                         self.bytes += range.length;
                         self.range.length = 0;
@@ -190,10 +224,16 @@ impl Copy {
         if piece.from == ZEROS {
             memory.fill(0);
             self.bytes += piece.length;
-            return Step::Submit(Work::write(self.flags, piece.to, piece.length, WorkData::Memory(piece.length as usize)));
+            return Step::Submit(self.write(piece));
         }
         self.piece = Some(piece);
-        Step::Submit(Work::read(piece.from, piece.length, WorkData::Memory(piece.length as usize)))
+        let read = Work::read(piece.from, piece.length, WorkData::Memory(piece.length as usize));
+        Step::Submit(Work { peer: piece.source, ..read })
+    }
+
+    fn write(&self, piece: Range) -> Work {
+        let write = Work::write(self.flags, piece.to, piece.length, WorkData::Memory(piece.length as usize));
+        Work { peer: piece.target, ..write }
     }
 
     /// The next piece of the range at hand.
@@ -202,7 +242,7 @@ impl Copy {
         let length = range.length.min(most);
         range.length -= length;
         if self.backward {
-            return Range { from: range.from + range.length, to: range.to + range.length, length };
+            return Range { from: range.from + range.length, to: range.to + range.length, length, ..*range };
         }
         let piece = Range { length, ..*range };
         if range.from != ZEROS {
@@ -214,7 +254,10 @@ impl Copy {
 
     /// The handler's own way of doing the whole range.
     fn at_once(&self, unit: &Unit) -> Option<Work> {
-        let Range { from, to, length } = self.range;
+        let Range { from, to, length, source, target } = self.range;
+        if source.is_some() || target.is_some() {
+            return None;
+        }
         if from == ZEROS {
             let work = Work::plain(abi::TCMU_OP_WRITE_ZEROES, self.flags | abi::TCMU_REQ_MAY_UNMAP, to, length);
             return unit.takes(Operations::WRITE_ZEROES).then_some(work);

@@ -41,6 +41,7 @@ use tcmu_handler_api::{
 
 pub use access::Target;
 pub(crate) use access::{Answer, Question, ask};
+pub(crate) use copy::{Peer, PeerKey, Peers};
 pub(crate) use status::outcome_of;
 pub use unit::Unit;
 
@@ -101,21 +102,23 @@ pub(crate) struct Work {
     pub(crate) length: u64,
     /// Of a copy.
     pub(crate) source: u64,
+    /// It is for another unit.
+    pub(crate) peer: Option<PeerKey>,
     pub(crate) data: WorkData,
 }
 
 impl Work {
     fn read(offset: u64, length: u64, data: WorkData) -> Work {
-        Work { op: abi::TCMU_OP_READ, flags: 0, offset, length, source: 0, data }
+        Work { op: abi::TCMU_OP_READ, flags: 0, offset, length, source: 0, peer: None, data }
     }
 
     fn write(flags: u32, offset: u64, length: u64, data: WorkData) -> Work {
-        Work { op: abi::TCMU_OP_WRITE, flags, offset, length, source: 0, data }
+        Work { op: abi::TCMU_OP_WRITE, flags, offset, length, source: 0, peer: None, data }
     }
 
     /// An operation without data.
     fn plain(op: u32, flags: u32, offset: u64, length: u64) -> Work {
-        Work { op, flags, offset, length, source: 0, data: WorkData::None }
+        Work { op, flags, offset, length, source: 0, peer: None, data: WorkData::None }
     }
 
     fn flush() -> Work {
@@ -148,6 +151,11 @@ pub struct Task {
 impl Task {
     fn new(stage: Stage) -> Task {
         Task { stage, memory: Vec::new(), changes: None, exclusive: false }
+    }
+
+    /// A piece of another unit's copy.
+    pub(crate) fn of_peer(memory: Vec<u8>, changes: Option<(u64, u64)>) -> Task {
+        Task { memory, changes, ..Task::new(Stage::Last) }
     }
 
     fn changing(stage: Stage, offset: u64, length: u64) -> Task {
@@ -352,6 +360,29 @@ pub(crate) fn resume(
         }
         Stage::Asked(asked) => Step::Done(asked.answer(unit, buffer)),
     }
+}
+
+/// Judges a piece of another unit's copy, and takes it on: an `errno` if it can't be.
+pub(crate) fn begin_for_peer(unit: &mut Unit, work: Work, memory: Vec<u8>) -> Result<Task, (i32, Vec<u8>)> {
+    let writes = work.op == abi::TCMU_OP_WRITE;
+    let size = unit.info().size();
+    let problem = if work.offset.checked_add(work.length).is_none_or(|end| end > size) {
+        Some(libc::EINVAL)
+    } else if writes && unit.check_writable().is_err() {
+        Some(libc::EROFS)
+    } else if unit.is_busy() || (writes && unit.lacks_lock()) {
+        Some(libc::EBUSY)
+    } else {
+        None
+    };
+    if let Some(errno) = problem {
+        return Err((errno, memory));
+    }
+    let changes = writes.then_some((work.offset, work.length));
+    if let Some((offset, length)) = changes {
+        unit.changing(offset, length);
+    }
+    Ok(Task::of_peer(memory, changes))
 }
 
 /// Takes over after a detached command, or one whose work is to stop, is given up: what it began is not finished.

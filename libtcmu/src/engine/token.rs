@@ -126,7 +126,10 @@ pub(super) fn write_using(unit: &mut Unit, list: u32, parameters: &[u8]) -> Begu
         targets.push(unit.bytes(*lba, *blocks)?);
     }
     let ranges = match rod {
-        RodType::Zeros => targets.iter().map(|(to, length)| Range { from: ZEROS, to: *to, length: *length }).collect(),
+        RodType::Zeros => targets
+            .iter()
+            .map(|(to, length)| Range { from: ZEROS, to: *to, length: *length, source: None, target: None })
+            .collect(),
         _ => {
             let token = unit.tokens.find(number)?;
             let ranges = pair(&token.ranges, skip, &targets).ok_or(Sense::invalid_parameter(8, None))?;
@@ -155,7 +158,7 @@ fn pair(sources: &[(u64, u64)], skip: u64, targets: &[(u64, u64)]) -> Option<Vec
                 (source, skip) = ((source.0 + skipped, source.1 - skipped), skip - skipped);
             }
             let part = length.min(source.1);
-            ranges.push(Range { from: source.0, to, length: part });
+            ranges.push(Range { from: source.0, to, length: part, source: None, target: None });
             (source, to, length) = ((source.0 + part, source.1 - part), to + part, length - part);
         }
     }

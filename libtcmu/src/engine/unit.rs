@@ -14,7 +14,7 @@ use tcmu_handler_api::{
 };
 
 use super::{
-    CHUNK,
+    CHUNK, Peers,
     access::{Answer, LockState, Target},
     erase::{self, Background, Kind},
     token::Tokens,
@@ -53,6 +53,8 @@ pub struct Unit {
     /// What another thread found out for the command that is about to be resumed.
     pub(super) answer: Option<Answer>,
     pub(super) lock: LockState,
+    /// Who else takes part in copies.
+    pub(super) peers: Option<Peers>,
 }
 
 impl std::fmt::Debug for Unit {
@@ -83,6 +85,7 @@ impl Unit {
             echo: Vec::new(),
             answer: None,
             lock: LockState::Lost,
+            peers: None,
         }
     }
 
@@ -99,6 +102,16 @@ impl Unit {
     /// What another thread found out for the command that is resumed next.
     pub(crate) fn answered(&mut self, answer: Answer) {
         self.answer = Some(answer);
+    }
+
+    /// The units that this one may be copied to and from.
+    pub(crate) fn copies_with(&mut self, peers: Peers) {
+        self.peers = Some(peers);
+    }
+
+    /// Whether a long operation keeps it from doing anything else.
+    pub(super) fn is_busy(&self) -> bool {
+        self.background.is_some() || self.failure.is_some() || self.no_medium()
     }
 
     /// Another node has the exclusive lock now.

@@ -6,7 +6,10 @@ use std::{
 
 use tcmu_handler_api::{abi, plugin::Buffer};
 
-use super::slot::{Shared, Slot};
+use super::{
+    peer::Piece,
+    slot::{Shared, Slot},
+};
 use crate::{
     engine::{Answer, Task, Work, WorkData},
     ring::Fetched,
@@ -25,6 +28,10 @@ pub(super) struct Command {
     pub(super) detached: bool,
     /// Where another thread puts what it found out.
     pub(super) answer: Option<Arc<Mutex<Option<Answer>>>>,
+    /// Where another unit puts the memory of a piece that it did.
+    pub(super) returned: Option<Arc<Mutex<Vec<u8>>>>,
+    /// It is a piece of another unit's copy: whom to tell.
+    pub(super) piece: Option<Piece>,
 }
 
 impl Command {
@@ -37,6 +44,8 @@ impl Command {
             in_use: false,
             detached: false,
             answer: None,
+            returned: None,
+            piece: None,
         })
     }
 

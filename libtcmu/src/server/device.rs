@@ -16,12 +16,13 @@ use tcmu_handler_api::{
 use super::{
     command::Command,
     counters::{Cells, Counters},
+    peer::{Neighbours, Piece},
     pool::{Lane, Pool},
     slot::{Shared, Slot},
     waker::Waker,
 };
 use crate::{
-    engine::{self, Outcome, Step, Target, Unit, Work},
+    engine::{self, Outcome, PeerKey, Step, Target, Unit, Work},
     mapping::Mapping,
     ring::{Completion, Doorbell, Gone, Next, Ring, RingError, TaskManagement},
 };
@@ -72,6 +73,8 @@ pub struct Attach {
     pub target: Arc<dyn Target>,
     /// `hw_max_sectors`, in units of 512 bytes.
     pub hw_max_sectors: u32,
+    /// Names of devices of the same server that initiators may copy to and from this one, whatever their ACLs say of those.
+    pub copies_with: Vec<String>,
 }
 
 impl std::fmt::Debug for Attach {
@@ -115,6 +118,7 @@ pub struct DeviceServer {
     in_flight: usize,
     stopping: bool,
     counters: Arc<Cells>,
+    neighbours: Option<Arc<Neighbours>>,
 }
 
 // SAFETY: the raw pointers are to slots that this owns; it may be served by one thread after the other.
@@ -163,6 +167,7 @@ impl DeviceServer {
             in_flight: 0,
             stopping: false,
             counters: Arc::default(),
+            neighbours: None,
         })
     }
 
@@ -198,6 +203,33 @@ impl DeviceServer {
     /// Initiators see the write cache switched on or off, although the handler didn't.
     pub(super) fn set_write_cache(&mut self, on: bool) {
         self.unit.set_write_cache(on);
+    }
+
+    /// Who may take part in copies.
+    pub(super) fn copies_with(&mut self, neighbours: &Arc<Neighbours>, names: Vec<String>) {
+        if !names.is_empty() {
+            self.unit.copies_with(neighbours.named(names));
+            self.neighbours = Some(neighbours.clone());
+        }
+    }
+
+    /// Takes on a piece of another unit's copy.
+    pub(super) fn piece(&mut self, mut piece: Piece) {
+        let work = Work { peer: None, ..piece.work };
+        match engine::begin_for_peer(&mut self.unit, work, std::mem::take(&mut piece.memory)) {
+            Err((errno, memory)) => {
+                piece.memory = memory;
+                piece.end(-errno);
+            }
+            Ok(task) => {
+                let index = self.free_command();
+                self.in_flight += 1;
+                let command = &mut self.commands[index];
+                command.detach();
+                (command.in_use, command.piece, command.task) = (true, Some(piece), Some(task));
+                self.submit_in_turn(index, work);
+            }
+        }
     }
 
     /// Another node has the exclusive lock now.
@@ -258,13 +290,7 @@ impl DeviceServer {
 
     /// Takes one entry; whether there was one.
     fn fetch(&mut self) -> Result<bool, ServeError> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                self.commands.push(Command::new(Arc::as_ptr(&self.shared), self.commands.len()));
-                self.commands.len() - 1
-            }
-        };
+        let index = self.free_command();
         let next = match self.ring.next(&mut self.commands[index].fetched) {
             Ok(next) => next,
             Err(error) => {
@@ -294,6 +320,14 @@ impl DeviceServer {
                 Ok(true)
             }
         }
+    }
+
+    /// A command that is free, from now on not in the list of those.
+    fn free_command(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.commands.push(Command::new(Arc::as_ptr(&self.shared), self.commands.len()));
+            self.commands.len() - 1
+        })
     }
 
     /// Lets the engine judge a command.
@@ -349,19 +383,10 @@ impl DeviceServer {
 
     /// Asks a question that may block on a thread of its own. That is rare: initiators look at port groups every now and then.
     fn ask(&mut self, index: usize, question: engine::Question) {
-        struct Asked(*mut abi::tcmu_request);
-        // SAFETY: the request is completed by the thread that gets this, and by nobody else.
-        unsafe impl Send for Asked {}
-        impl Asked {
-            fn complete(self, status: i32) {
-                // SAFETY: armed, not completed yet, and kept until it is.
-                unsafe { ((*self.0).complete)(self.0, status) }
-            }
-        }
         let answer = Arc::new(Mutex::new(None));
         let command = &mut self.commands[index];
         command.answer = Some(answer.clone());
-        let request = Asked(command.arm_question());
+        let request = Elsewhere(command.arm_question());
         let (target, device) = (self.unit.target(), self.device.clone());
         let work = move || {
             let found = engine::ask(
@@ -375,7 +400,7 @@ impl DeviceServer {
         };
         if let Err(error) = thread::Builder::new().name("tcmu-question".into()).spawn(work) {
             tracing::error!(device = self.name, %error, "no thread");
-            Asked(self.commands[index].request()).complete(abi::TCMU_STATUS_BUSY);
+            Elsewhere(self.commands[index].request()).complete(abi::TCMU_STATUS_BUSY);
         }
     }
 
@@ -415,7 +440,26 @@ impl DeviceServer {
 
     /// Gets a command's request ready for the handler.
     fn submit(&mut self, index: usize, work: Work) {
+        if let Some(peer) = work.peer {
+            return self.submit_to_peer(index, peer, work);
+        }
         self.batch.push(self.commands[index].arm(work));
+    }
+
+    /// Has a piece of a copy done by another unit.
+    fn submit_to_peer(&mut self, index: usize, peer: PeerKey, work: Work) {
+        let returned = Arc::new(Mutex::new(Vec::new()));
+        let command = &mut self.commands[index];
+        command.returned = Some(returned.clone());
+        let memory = command.task.as_mut().map(|task| std::mem::take(&mut task.memory)).unwrap_or_default();
+        let request = Elsewhere(command.arm_question());
+        let done = move |status, memory| {
+            *returned.lock().unwrap_or_else(PoisonError::into_inner) = memory;
+            request.complete(status);
+        };
+        if let Some(neighbours) = &self.neighbours {
+            neighbours.send(peer, work, memory, Box::new(done));
+        }
     }
 
     /// Hands the batch to the handler and takes what it completed at once, until there is nothing left of either.
@@ -453,6 +497,15 @@ impl DeviceServer {
             return self.finish_cdb(index);
         }
         let Some(mut task) = command.task.take() else { return Ok(()) };
+        if let Some(mut piece) = command.piece.take() {
+            piece.memory = std::mem::take(&mut task.memory);
+            piece.end(status);
+            command.task = Some(task);
+            return self.release(index);
+        }
+        if let Some(returned) = command.returned.take() {
+            task.memory = std::mem::take(&mut *returned.lock().unwrap_or_else(PoisonError::into_inner));
+        }
         if let Some(answer) = command.answer.take()
             && let Some(answer) = answer.lock().unwrap_or_else(PoisonError::into_inner).take()
         {
@@ -599,6 +652,19 @@ impl DeviceServer {
             unsafe { self.device.cancel(command.request()) }
         }
         Ok(())
+    }
+}
+
+/// A request that another thread completes instead of the handler.
+struct Elsewhere(*mut abi::tcmu_request);
+
+// SAFETY: the request is completed by the thread that gets this, and by nobody else.
+unsafe impl Send for Elsewhere {}
+
+impl Elsewhere {
+    fn complete(self, status: i32) {
+        // SAFETY: armed, not completed yet, and kept until it is.
+        unsafe { ((*self.0).complete)(self.0, status) }
     }
 }
 

@@ -8,11 +8,13 @@
 //! | `waker` | completions from other threads |
 //! | `pool` | threads for what blocks |
 //! | `io` | the I/O service for handlers |
+//! | `peer` | units that may be copied to and from each other |
 //! | `solo` | a device in a program's own event loop |
 mod command;
 mod counters;
 mod device;
 mod io;
+mod peer;
 mod pool;
 mod reactor;
 mod slot;
@@ -32,6 +34,7 @@ use std::{
 use counters::Cells;
 pub use counters::Counters;
 pub use device::{Attach, DeviceServer, ServeError, Turn};
+use peer::Neighbours;
 use pool::Pool;
 use reactor::{Message, Reactor};
 pub use solo::Solo;
@@ -59,6 +62,7 @@ pub struct Server(Arc<Threads>);
 struct Threads {
     reactors: Vec<Arc<Reactor>>,
     pool: Arc<Pool>,
+    neighbours: Arc<Neighbours>,
 }
 
 impl Drop for Threads {
@@ -78,7 +82,7 @@ impl Server {
         let workers = if options.workers == 0 { (4 * cores).min(32) } else { options.workers };
         let pool = Pool::start(workers)?;
         let reactors = (0..reactors).map(Reactor::start).collect::<Result<_, _>>()?;
-        Ok(Server(Arc::new(Threads { reactors, pool })))
+        Ok(Server(Arc::new(Threads { reactors, pool, neighbours: Arc::default() })))
     }
 
     /// The services to load plugins and embed devices with; the same for all servers of a process.
@@ -110,13 +114,16 @@ impl Server {
         let key = NEXT_KEY.fetch_add(1, Ordering::Relaxed);
         let reactor = self.0.reactors.iter().min_by_key(|reactor| reactor.devices.load(Ordering::Relaxed));
         let Some(reactor) = reactor else { return Err(std::io::Error::other("no reactor").into()) };
-        let server = make(attach, reactor.waker.clone(), self.0.pool.clone(), key)?;
+        let (name, target, names) = (attach.name.clone(), attach.target.clone(), attach.copies_with.clone());
+        let mut server = make(attach, reactor.waker.clone(), self.0.pool.clone(), key)?;
         let (device, counters) = (server.device().clone(), server.cells());
+        server.copies_with(&self.0.neighbours, names);
+        self.0.neighbours.add(&name, key, reactor.clone(), *device.info(), target);
         let info = Mutex::new(*device.info());
         let (added, outcome) = mpsc::channel();
         reactor.send(Message::Add(key, Box::new(server), Box::new(on_failure), added));
         outcome.recv().map_err(|_| std::io::Error::other("the reactor ended"))??;
-        Ok(Box::new(Attached { key, reactor: reactor.clone(), device, info, counters, _server: self.clone() }))
+        Ok(Box::new(Attached { key, reactor: reactor.clone(), device, info, counters, server: self.clone() }))
     }
 }
 
@@ -134,7 +141,7 @@ pub struct Attached {
     info: Mutex<DeviceInfo>,
     counters: Arc<Cells>,
     /// Keeps the threads.
-    _server: Server,
+    server: Server,
 }
 
 impl Attached {
@@ -164,6 +171,7 @@ impl Attached {
         match self.device.reconfigure(change, preset) {
             Ok(changed) => {
                 *info = changed;
+                self.server.0.neighbours.change(self.key, changed);
                 self.reactor.send(Message::With(self.key, Box::new(move |server| server.change(changed))));
                 Ok(())
             }
@@ -182,6 +190,7 @@ impl Attached {
         let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
         info.0.size = bytes;
         let changed = *info;
+        self.server.0.neighbours.change(self.key, changed);
         self.reactor.send(Message::With(self.key, Box::new(move |server| server.change(changed))));
     }
 
@@ -210,6 +219,12 @@ impl Attached {
         };
         drop(server);
         Ok(())
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.server.0.neighbours.remove(self.key);
     }
 }
 

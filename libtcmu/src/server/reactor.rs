@@ -15,6 +15,7 @@ use rustix::event::epoll;
 
 use super::{
     device::{DeviceServer, ServeError, Turn},
+    peer::Piece,
     waker::Waker,
 };
 
@@ -31,6 +32,8 @@ pub(super) enum Message {
     /// Run this with the device, if it is there.
     With(usize, Box<dyn FnOnce(&mut DeviceServer) + Send>),
     Quit,
+    /// A piece of another device's copy.
+    Piece(usize, Piece),
 }
 
 /// The other threads' side of a reactor.
@@ -205,6 +208,12 @@ impl Serving {
                         self.serve(key, DeviceServer::turn);
                     }
                     let _ = done.send(());
+                }
+                Some(Message::Piece(key, piece)) => {
+                    if let Some(served) = self.devices.get_mut(&key).filter(|served| served.stop.is_none() && !served.failed) {
+                        served.server.piece(piece);
+                        self.serve(key, DeviceServer::work);
+                    }
                 }
                 Some(Message::With(key, run)) => {
                     if let Some(served) = self.devices.get_mut(&key) {

@@ -92,7 +92,15 @@ pub fn serve_for<D: Device>(
     let (kernel, map, fd) = SimKernel::new(config).unwrap();
     let device = OpenDevice::embed(device, info, Arc::new(Quiet), Server::services()).unwrap();
     let server = Server::start(ServerOptions { reactors: 1, workers: 4 }).unwrap();
-    let attach = Attach { name: "user_0/t".into(), uio: fd, map_size: map.len(), device, target, hw_max_sectors: 1024 };
+    let attach = Attach {
+        name: "user_0/t".into(),
+        uio: fd,
+        map_size: map.len(),
+        device,
+        target,
+        hw_max_sectors: 1024,
+        copies_with: Vec::new(),
+    };
     (kernel, server.attach_mapped(map, attach, |_| ()).unwrap())
 }
 

@@ -55,6 +55,7 @@ impl Rig {
             device: device.map_err(|e| format!("{e:?}"))?,
             target: std::sync::Arc::new(|| Some("0a1b2c3d".to_owned())),
             hw_max_sectors: 8192,
+            copies_with: Vec::new(),
         };
         let solo = Solo::mapped(map, attach, 1).map_err(|e| e.to_string())?;
         let bytes = lock(&medium).bytes.clone();

@@ -317,6 +317,7 @@ impl Supervisor {
             hw_max_sectors: prepared.facts.hw_max_sectors,
             map_size: prepared.map_size,
             take_over,
+            copies_with: self.config.copies_with(&id.to_string()),
         };
         if let Some(host) = self.host_of(host) {
             host.send(&ToHost::Open { id: request, device }, Some(prepared.fd.as_fd()));
