@@ -28,7 +28,7 @@
 //!   the table itself live for ever (a plugin is never unloaded). All strings are NUL-terminated UTF-8.
 //! * **Errors.** Functions return 0 or a negative `errno`. Where a [`tcmu_text`] is passed, the plugin writes one line there: what is
 //!   wrong, where, what would be right.
-//! * **Threads.** `init`, `check_config`, `open`, `close`, `reconfigure`, `lock`, `unlock` and `lock_state` are *control calls*: they
+//! * **Threads.** `init`, `check_config`, `open`, `close`, `reconfigure`, `lock`, `unlock`, `lock_state` and `describe` are *control calls*: they
 //!   may block, they never run on a thread that serves I/O, and for one device they come one after the other (`check_config` and
 //!   `open` of different devices may run at the same time). Control calls and I/O overlap, except that no request is outstanding
 //!   during `open` and `close`. `submit` runs as [`tcmu_handler::threads`] says.

@@ -80,6 +80,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn capacities_byte_by_byte() {
+        let facts = UnitFacts::example();
+        assert_eq!(read_capacity_10(&facts), [0, 0, 0, 99, 0, 0, 2, 0]);
+        let long = read_capacity_16(&facts);
+        assert_eq!(long[..16], [0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 2, 0, 0, 3, 0xc0, 0]);
+        assert_eq!(long[16..], [0; 16]);
+        let large = UnitFacts { capacity: Blocks(1 << 33), ..facts };
+        assert_eq!(read_capacity_10(&large)[..4], [0xff; 4]);
+        assert_eq!(read_capacity_16(&large)[..8], [0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]);
+        assert_eq!(report_luns(), [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
     fn long_ranges_are_told_in_several_descriptors() {
         let data = lba_status([(Lba(5), Blocks((1 << 32) + 1), Provisioned::Deallocated)], 1000);
         assert_eq!(data[..8], [0, 0, 0, 36, 0, 0, 0, 0]);

@@ -103,3 +103,44 @@ pub fn ascii_field<const N: usize>(text: &str) -> [u8; N] {
     }
     field
 }
+
+#[cfg(test)]
+impl UnitFacts {
+    /// A thin disk of 100 blocks of 512 bytes, for tests.
+    pub(crate) fn example() -> UnitFacts {
+        UnitFacts {
+            device_type: 0,
+            removable: false,
+            vendor: ascii_field("LIO-ORG"),
+            product: ascii_field("TCMU device"),
+            revision: ascii_field("0002"),
+            serial: "1".into(),
+            block_size: BlockSize::B512,
+            capacity: Blocks(100),
+            physical_exponent: 3,
+            write_cache: true,
+            write_cache_changeable: true,
+            read_only: false,
+            software_write_protect: false,
+            descriptor_sense: false,
+            rotation_rate: 1,
+            provisioning: Provisioning {
+                thin: true,
+                unmap: true,
+                zeroes: true,
+                max_unmap: 0x10_0000,
+                max_descriptors: 32,
+                granularity: 8,
+                alignment: Some(0),
+            },
+            max_transfer: 1024,
+            optimal_transfer: 256,
+            transfer_granularity: 8,
+            max_compare_and_write: 1,
+            max_write_same: 0x1_0000,
+            atomic: None,
+            port: None,
+            asymmetric_access: 0,
+        }
+    }
+}

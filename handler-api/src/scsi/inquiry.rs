@@ -22,3 +22,17 @@ pub fn standard(facts: &UnitFacts) -> Vec<u8> {
     }
     data
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_data_byte_by_byte() {
+        let data = standard(&UnitFacts { removable: true, asymmetric_access: 3, ..UnitFacts::example() });
+        assert_eq!(data[..8], [0x00, 0x80, 0x06, 0x12, 69, 0x38, 0, 0x02]);
+        assert_eq!(&data[8..36], b"LIO-ORG TCMU device     0002");
+        assert_eq!(data[36..58], [0; 22]);
+        assert_eq!(data[58..], [0x00, 0xa0, 0x04, 0x60, 0x04, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+}

@@ -222,43 +222,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::scsi::{BlockSize, Blocks, facts::Provisioning};
+    use crate::scsi::Blocks;
 
     fn facts() -> UnitFacts {
-        UnitFacts {
-            device_type: 0,
-            removable: false,
-            vendor: [b' '; 8],
-            product: [b' '; 16],
-            revision: [b' '; 4],
-            serial: String::new(),
-            block_size: BlockSize::B512,
-            capacity: Blocks(8),
-            physical_exponent: 0,
-            write_cache: true,
-            write_cache_changeable: true,
-            read_only: false,
-            rotation_rate: 1,
-            provisioning: Provisioning {
-                thin: false,
-                unmap: false,
-                zeroes: false,
-                max_unmap: 0,
-                max_descriptors: 0,
-                granularity: 0,
-                alignment: None,
-            },
-            max_transfer: 0,
-            optimal_transfer: 0,
-            transfer_granularity: 0,
-            max_compare_and_write: 0,
-            max_write_same: 0,
-            software_write_protect: false,
-            descriptor_sense: false,
-            atomic: None,
-            port: None,
-            asymmetric_access: 0,
-        }
+        UnitFacts { capacity: Blocks(8), ..UnitFacts::example() }
     }
 
     fn request(page: u8, page_control: PageControl, ten: bool) -> ModeSense {
@@ -271,6 +238,38 @@ mod tests {
         assert_eq!(data[..7], [23, 0, 0x10, 0, 0x08, 18, WCE]);
         let data = sense(&request(0x08, PageControl::Changeable, true), &facts()).unwrap();
         assert_eq!(data[..11], [0, 26, 0, 0x10, 0, 0, 0, 0, 0x08, 18, WCE]);
+    }
+
+    #[test]
+    fn all_pages_byte_by_byte() {
+        let data = sense(&request(0x3f, PageControl::Current, false), &facts()).unwrap();
+        let pages: [&[u8]; 5] = [
+            &[59, 0, 0x10, 0],
+            &[0x01, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0x08, 18, WCE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0x0a, 10, 0x02, 0, 0, 0x40, 0, 0, 0xff, 0xff, 0, 0],
+            &[0x1c, 10, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ];
+        assert_eq!(data, pages.concat());
+        let masks = sense(&request(0x3f, PageControl::Changeable, false), &facts()).unwrap();
+        let set: Vec<_> = masks[4..].iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, byte)| (at, *byte)).collect();
+        // codes, lengths, and WCE, D_SENSE, SWP
+        assert_eq!(
+            set,
+            [
+                (0, 0x01),
+                (1, 10),
+                (12, 0x08),
+                (13, 18),
+                (14, WCE),
+                (32, 0x0a),
+                (33, 10),
+                (34, D_SENSE),
+                (36, SWP),
+                (44, 0x1c),
+                (45, 10)
+            ]
+        );
     }
 
     #[test]

@@ -109,6 +109,21 @@ mod tests {
     }
 
     #[test]
+    fn timeouts_come_when_they_are_asked_for() {
+        let request = ReportOpcodes { rctd: true, ..request(1, 0x04, 0) };
+        let one = data(&request, |_| true).unwrap();
+        assert_eq!(one, [0, 0x83, 0, 6, 0x04, 0x3f, 0, 0, 3, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0x0e, 0x10]);
+        let all = data(&ReportOpcodes { options: 0, ..request }, |entry| entry.code == 0x00).unwrap();
+        assert_eq!(all, [0, 0, 0, 20, 0, 0, 0, 0, 0, 2, 0, 6, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn task_management_functions_are_the_kernels() {
+        assert_eq!(task_management(false), [0xd8, 0, 0, 0]);
+        assert_eq!(task_management(true)[..4], [0xd8, 0, 0, 12]);
+    }
+
+    #[test]
     fn options_must_fit_the_command() {
         assert!(data(&request(1, 0x9e, 0), |_| true).is_err());
         assert!(data(&request(2, 0x28, 0), |_| true).is_err());

@@ -167,47 +167,11 @@ fn provisioning(facts: &UnitFacts) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::facts::Provisioning, *};
-    use crate::scsi::{
-        BlockSize, Blocks,
-        facts::{Port, ascii_field},
-    };
+    use super::*;
+    use crate::scsi::facts::Port;
 
     fn facts(serial: &str) -> UnitFacts {
-        UnitFacts {
-            device_type: 0,
-            removable: false,
-            vendor: ascii_field("LIO-ORG"),
-            product: ascii_field("TCMU device"),
-            revision: ascii_field("0002"),
-            serial: serial.to_owned(),
-            block_size: BlockSize::B512,
-            capacity: Blocks(100),
-            physical_exponent: 3,
-            write_cache: true,
-            write_cache_changeable: true,
-            read_only: false,
-            rotation_rate: 1,
-            provisioning: Provisioning {
-                thin: true,
-                unmap: true,
-                zeroes: true,
-                max_unmap: 0x10_0000,
-                max_descriptors: 32,
-                granularity: 8,
-                alignment: Some(0),
-            },
-            max_transfer: 1024,
-            optimal_transfer: 256,
-            transfer_granularity: 8,
-            max_compare_and_write: 1,
-            max_write_same: 0x1_0000,
-            software_write_protect: false,
-            descriptor_sense: false,
-            atomic: None,
-            port: None,
-            asymmetric_access: 0,
-        }
+        UnitFacts { serial: serial.to_owned(), ..UnitFacts::example() }
     }
 
     #[test]
@@ -272,6 +236,37 @@ mod tests {
         assert_eq!(page[8..16], [0, 0, 4, 0, 0, 0, 1, 0]);
         assert_eq!(page[20..36], [0, 0x10, 0, 0, 0, 0, 0, 32, 0, 0, 0, 8, 0x80, 0, 0, 0]);
         assert_eq!(page[36..44], [0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn the_other_pages_byte_by_byte() {
+        let page = |code| page(code, &facts("1")).unwrap();
+        assert_eq!(page(0x00), [0, 0, 0, 9, 0x00, 0x80, 0x83, 0x86, 0x87, 0x8f, 0xb0, 0xb1, 0xb2]);
+        assert_eq!(page(0x80), [0, 0x80, 0, 1, b'1']);
+        assert_eq!(page(0x86)[..8], [0, 0x86, 0, 60, 0, 0x01, 0x01, 0x01]);
+        assert!(page(0x86)[8..].iter().all(|byte| *byte == 0));
+        assert_eq!(page(0x87), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0]);
+        assert_eq!(page(0xb1)[..9], [0, 0xb1, 0, 60, 0, 1, 0, 0x40, 0x02]);
+        assert!(page(0xb1)[9..].iter().all(|byte| *byte == 0));
+        assert_eq!(page(0xb2), [0, 0xb2, 0, 4, 0, 0xe4, 2, 0]);
+    }
+
+    #[test]
+    fn the_third_party_copy_page_is_a_list_of_whole_descriptors() {
+        let page = page(0x8f, &facts("1")).unwrap();
+        let mut rest = &page[4..];
+        let mut kinds = Vec::new();
+        while !rest.is_empty() {
+            let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
+            assert_eq!(length % 4, 0);
+            kinds.push(u16::from_be_bytes([rest[0], rest[1]]));
+            if kinds.last() == Some(&0x0001) {
+                assert_eq!(rest[4..16], [10, 0x83, 3, 0x00, 0x10, 0x11, 0x84, 3, 0x00, 0x03, 0x07, 0]);
+            }
+            rest = &rest[4 + length..];
+        }
+        assert_eq!(kinds, [0x0000, 0x0001, 0x0004, 0x0008, 0x000c, 0x0106, 0x0108, 0x8001]);
+        assert_eq!(page.len(), 4 + 36 + 16 + 32 + 8 + 8 + 48 + 200 + 36);
     }
 
     #[test]
