@@ -67,7 +67,7 @@ pub fn sense(request: &LogSense, statistics: &Statistics) -> Result<Vec<u8>, Sen
         READ_ERRORS => vec![counter(0x0006, statistics.read_errors)],
         VERIFY_ERRORS => vec![counter(0x0006, statistics.verify_errors)],
         GENERAL_STATISTICS => vec![general(statistics)],
-        _ => vec![(0x0000, 0x03, vec![0; 4])], // no exception is pending, no temperature is known (FFh would be one)
+        _ => vec![(0x0000, 0x03, vec![0, 0, 0xff, 0])], // no exception is pending, no temperature is known
     };
     let last = parameters.last().map_or(0, |(code, ..)| *code);
     if request.parameter > last {
