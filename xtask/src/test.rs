@@ -19,6 +19,11 @@ const STEPS: &[Step] = &[
     ("build", |_| vm::build()),
     ("conformance", |_| conformance()),
     ("e2e", end_to_end),
+    ("fuzz", |_| {
+        let mut replay = Command::new("cargo");
+        replay.args(["test", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"]);
+        quietly("replaying the fuzz targets' corpus", replay.current_dir(root()))
+    }),
     ("deny", |_| deny()),
 ];
 
