@@ -104,7 +104,18 @@ dd if=$W/random of=$A bs=64k oflag=direct 2>/dev/null
 G=$(generic $A)
 good sg_xcopy if=$G of=$G bs=512 count=2048 skip=0 seek=8192
 cmp -s -n $((1 << 20)) <(dd if=$A bs=512 skip=8192 count=2048 iflag=direct 2>/dev/null) $W/random || fail "the copy differs"
-good ddpt --odx if=$G of=$G bs=512 skip=0,2048 seek=16384,2048
+good ddpt --xcopy if=$G of=$G bs=512 count=2048 skip=0 seek=10240
+cmp -s -n $((1 << 20)) <(dd if=$A bs=512 skip=10240 count=2048 iflag=direct 2>/dev/null) $W/random || fail "ddpt's copy differs"
+# POPULATE TOKEN of 2048 blocks at 0, RECEIVE ROD TOKEN INFORMATION, WRITE USING TOKEN to 16384. (ddpt 0.97's --odx counts wrong itself.)
+printf '\x00\x1e\0\0\0\0\0\0\0\0\0\0\0\0\x00\x10\0\0\0\0\0\0\0\0\x00\x00\x08\x00\0\0\0\0' >$W/populate
+good sg_raw -s 32 -i $W/populate $G 83 10 00 00 00 00 00 00 00 01 00 00 00 20 00 00
+good sg_raw -r 550 -o $W/info -b $G 84 07 00 00 00 01 00 00 00 00 00 00 02 26 00 00
+{
+    printf '\x02\x26\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+    tail -c +39 $W/info
+    printf '\0\0\0\0\0\0\x00\x10\0\0\0\0\0\0\x40\x00\x00\x00\x08\x00\0\0\0\0'
+} >$W/use
+good sg_raw -s 552 -i $W/use $G 83 11 00 00 00 00 00 00 00 02 00 00 02 28 00 00
 cmp -s -n $((1 << 20)) <(dd if=$A bs=512 skip=16384 count=2048 iflag=direct 2>/dev/null) $W/random || fail "the copy by token differs"
 backstore 2 c file/$W/c.img $((64 << 20))
 echo 0c1b2c3d-4e5f >$C/core/user_2/c/wwn/vpd_unit_serial

@@ -67,7 +67,7 @@ fn conformance() -> anyhow::Result<()> {
         ("libhandler_null.so", "x", &["--zeros"]),
         ("libhandler_file.so", &file_config, &["--persistent"]),
         ("examples/libram.so", "x", &[]),
-        ("examples/libdelay.so", "x", &[]),
+        ("examples/libdelay.so", "1", &[]),
         ("examples/librawcdb.so", "x", &[]),
     ];
     let test = |(plugin, config, more): (&str, &str, &[&str])| {
