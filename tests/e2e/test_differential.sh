@@ -9,8 +9,8 @@ SIZE=64 # MiB
 # like BLOCK: a scsi_debug that looks like our disk with such blocks; prints its sg device
 like() {
     modprobe scsi_debug dev_size_mb=$SIZE sector_size="$1" num_tgts=1 max_luns=1 num_parts=0 physblk_exp=0 delay=0 strict=1 removable=0 \
-        lbpu=1 lbpws=1 lbpws10=1 lbprz=1 unmap_granularity=1 unmap_alignment=0 write_same_length=0xffffffff
-    wait_for 20 grep -qs scsi_debug /sys/class/scsi_device/*/device/model
+        lbpu=1 lbpws=1 lbpws10=1 lbprz=1 unmap_granularity=1 unmap_alignment=0 write_same_length=131072
+    wait_for 20 eval "grep -qs scsi_debug /sys/class/scsi_device/*/device/model"
     udevadm settle -t 20 || true
     local device
     for device in /sys/class/scsi_generic/*; do

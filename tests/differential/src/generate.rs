@@ -53,16 +53,14 @@ pub fn request(random: &mut Random, geometry: &Geometry) -> Request {
     cdb[1] = definition.action.unwrap_or(0);
     flags(random, definition, &mut cdb);
     range(random, definition, &mut cdb, geometry);
-    let (out, mut count) = match definition.kind {
+    let out = match definition.kind {
         Kind::Unmap => lists::unmap(random, geometry),
         Kind::ModeSelect => lists::mode(random, &mut cdb, definition),
-        _ => (Payload::None, 0),
+        _ => Payload::None,
     };
-    if let (Kind::Unmap, Some(field)) = (definition.kind, definition.count) {
-        if random.once_in(12) {
-            count = random.pick(&[0, 1, 7, 8, 23, 24, 0xffff]);
-        }
-        field.set(&mut cdb, count);
+    // PARAMETER LIST LENGTH of UNMAP.
+    if let (Payload::Bytes { bytes, .. }, Some(field)) = (&out, definition.count) {
+        field.set(&mut cdb, bytes.len() as u64);
     }
     malform(random, definition, &mut cdb);
     data(random, definition, cdb, out, geometry)

@@ -5,8 +5,8 @@ use crate::{
     request::{Geometry, ModeList, Payload},
 };
 
-/// An UNMAP parameter list and its length.
-pub fn unmap(random: &mut Random, geometry: &Geometry) -> (Payload, u64) {
+/// An UNMAP parameter list.
+pub fn unmap(random: &mut Random, geometry: &Geometry) -> Payload {
     let mut descriptors = Vec::new();
     let mut label = "";
     for _ in 0..random.pick(&[0, 1, 1, 1, 2, 3, 5]) {
@@ -39,8 +39,7 @@ pub fn unmap(random: &mut Random, geometry: &Geometry) -> (Payload, u64) {
     if random.once_in(4) {
         label = break_unmap(random, &mut bytes, label);
     }
-    let length = bytes.len() as u64;
-    (Payload::Bytes { bytes, label }, length)
+    Payload::Bytes { bytes, label }
 }
 
 fn break_unmap(random: &mut Random, bytes: &mut Vec<u8>, label: &'static str) -> &'static str {
@@ -81,8 +80,8 @@ fn break_unmap(random: &mut Random, bytes: &mut Vec<u8>, label: &'static str) ->
     }
 }
 
-/// A mode parameter list; fills PARAMETER LIST LENGTH later, when its length is known. PF is mostly set.
-pub fn mode(random: &mut Random, cdb: &mut [u8], definition: &Definition) -> (Payload, u64) {
+/// A mode parameter list. PARAMETER LIST LENGTH is filled in when its length is known. PF is mostly set.
+pub fn mode(random: &mut Random, cdb: &mut [u8], definition: &Definition) -> Payload {
     if !random.once_in(12) {
         cdb[1] |= 0x10; // PF
     }
@@ -100,7 +99,7 @@ pub fn mode(random: &mut Random, cdb: &mut [u8], definition: &Definition) -> (Pa
         1 => 1 + random.below(20) as isize,
         _ => 0,
     };
-    (Payload::Mode(ModeList { page, ten, descriptor: random.once_in(3), flip, extra }), 0)
+    Payload::Mode(ModeList { page, ten, descriptor: random.once_in(3), flip, extra })
 }
 
 /// Makes the list from a unit's answer to MODE SENSE(10) for all pages, with a short block descriptor. A page that the unit has not
@@ -170,8 +169,7 @@ mod tests {
         let mut random = Random::new(1);
         let mut sound = 0;
         for _ in 0..200 {
-            let (Payload::Bytes { bytes, label: "" }, length) = unmap(&mut random, &geometry) else { continue };
-            assert_eq!(bytes.len() as u64, length);
+            let Payload::Bytes { bytes, label: "" } = unmap(&mut random, &geometry) else { continue };
             assert_eq!(usize::from(u16::from_be_bytes([bytes[0], bytes[1]])) + 2, bytes.len());
             sound += 1;
         }

@@ -11,24 +11,35 @@ use crate::{
 /// Bytes that are read or written at once.
 pub const CHUNK: usize = 64 << 10;
 
-/// The blocks that a command may change, as far as the medium has them.
+/// The blocks that a command may change. An address beyond the end counts from the beginning again, as a unit does that takes it so
+/// (scsi_debug, where address and length overflow 64 bits).
 pub fn changed(request: &Request, out: &[u8], geometry: &Geometry) -> Vec<(u64, u64)> {
     let Some(definition) = request.definition() else { return Vec::new() };
     let cdb = &request.cdb;
     let capacity = geometry.capacity;
-    let clamp = |lba: u64, count: u64| (lba < capacity && count > 0).then(|| (lba, count.min(capacity - lba)));
+    let within = |lba: u64, count: u64| {
+        let (lba, count) = (lba % capacity, count.min(capacity));
+        let first = count.min(capacity - lba);
+        [(lba, first), (0, count - first)].into_iter().filter(|(_, blocks)| *blocks > 0)
+    };
     let lba = definition.lba.map_or(0, |field| field.get(cdb));
     match definition.kind {
-        Kind::Write | Kind::OrWrite | Kind::CompareAndWrite => clamp(lba, definition.count(cdb)).into_iter().collect(),
+        Kind::Write | Kind::OrWrite | Kind::CompareAndWrite => within(lba, definition.count(cdb)).collect(),
         Kind::WriteSame => match definition.count(cdb) {
-            0 => clamp(lba, capacity),
-            count => clamp(lba, count),
-        }
-        .into_iter()
-        .collect(),
-        Kind::Unmap => out.get(8..).unwrap_or_default().chunks_exact(16).filter_map(|d| clamp(number(&d[..8]), number(&d[8..12]))).collect(),
+            0 => within(lba, capacity.saturating_sub(lba).max(1)).collect(),
+            count => within(lba, count).collect(),
+        },
+        Kind::Unmap => out.get(8..).unwrap_or_default().chunks_exact(16).flat_map(|d| within(number(&d[..8]), number(&d[8..12]))).collect(),
         _ => Vec::new(),
     }
+}
+
+/// scsi_debug stops the kernel (BUG_ON in `resp_unmap`) when the lengths in an UNMAP parameter list, in the CDB and of the data don't agree.
+pub fn stops_scsi_debug(cdb: &[u8], out: &[u8]) -> bool {
+    let [0x42, .., high, low, _] = *cdb else { return false };
+    let length = usize::from(high) << 8 | usize::from(low);
+    let says = |at: usize| number(&out[at..at + 2]) as usize;
+    length != out.len() || length >= 8 && (says(0) != length - 2 || says(2) != (length - 8) / 16 * 16)
 }
 
 /// What the blocks of a medium access hold after it, if the command defines that.
@@ -107,12 +118,26 @@ mod tests {
     fn a_range_is_what_the_medium_has_of_it() {
         let write = |lba: u8, count: u8| changed(&request(&[0x2a, 0, 0, 0, 0, lba, 0, 0, count, 0]), &[], &GEOMETRY);
         assert_eq!(write(5, 3), [(5, 3)]);
-        assert_eq!(write(98, 3), [(98, 2)]);
-        assert_eq!(write(100, 3), []);
+        assert_eq!(write(98, 3), [(98, 2), (0, 1)]);
+        assert_eq!(write(98, 0), []);
         assert_eq!(changed(&request(&[0x41, 0, 0, 0, 0, 90, 0, 0, 0, 0]), &[], &GEOMETRY), [(90, 10)], "WRITE SAME to the end");
+        assert_eq!(changed(&request(&[0x41, 0, 0, 0, 0, 100, 0, 0, 0, 0]), &[], &GEOMETRY), [(0, 1)]);
         assert_eq!(changed(&request(&[0x28, 0, 0, 0, 0, 5, 0, 0, 1, 0]), &[], &GEOMETRY), []);
-        let list = [&[0, 38, 0, 32, 0, 0, 0, 0][..], &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 2, 0, 0, 0, 0], &[0xff; 16]].concat();
+        let list = [&[0, 38, 0, 32, 0, 0, 0, 0][..], &[0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 2, 0, 0, 0, 0], &[0; 16]].concat();
         assert_eq!(changed(&request(&[0x42, 0, 0, 0, 0, 0, 0, 0, 40, 0]), &list, &GEOMETRY), [(7, 2)]);
+    }
+
+    #[test]
+    fn an_unmap_list_whose_lengths_disagree_is_not_for_scsi_debug() {
+        let mut list = [0; 24];
+        (list[1], list[3]) = (22, 16);
+        let cdb = |length| [0x42, 0, 0, 0, 0, 0, 0, 0, length, 0];
+        assert!(!stops_scsi_debug(&cdb(24), &list));
+        assert!(stops_scsi_debug(&cdb(24), &list[..23]));
+        assert!(!stops_scsi_debug(&cdb(4), &list[..4]), "refused before it is looked at");
+        list[3] = 15;
+        assert!(stops_scsi_debug(&cdb(24), &list));
+        assert!(!stops_scsi_debug(&[0x2a; 10], &list));
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub struct ModeList {
 
 impl Payload {
     /// How many bytes; of a [`Payload::Mode`] it isn't known before it is made.
+    #[cfg(test)]
     pub fn length(&self) -> usize {
         match self {
             Payload::None | Payload::Mode(_) => 0,

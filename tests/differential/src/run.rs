@@ -65,6 +65,9 @@ impl<'a> Runner<'a> {
         let mut features = features::features(&request, outs[0].len(), &self.geometry);
         features.insert(0, request.name());
         let name = features.join(" ");
+        if media::stops_scsi_debug(&request.cdb, &outs[1]) {
+            return self.step_alone(&name, &request, &outs);
+        }
         let answers = self.exchange(&name, &request, &outs)?;
         let mut found = compare::differences(&request, &answers[0], &answers[1]);
         if answers.iter().any(Answer::good) {
@@ -81,6 +84,23 @@ impl<'a> Runner<'a> {
             (Some(Kind::ModeSelect), _) => self.restore_modes(&answers)?,
             (_, 0x1b) => self.start_again(&name, number)?,
             _ => {}
+        }
+        Ok(answers)
+    }
+
+    /// Sends to ours only what the peer can't be sent: it is to be executed or refused.
+    fn step_alone(&mut self, name: &str, request: &Request, outs: &[Vec<u8>; 2]) -> io::Result<[Answer; 2]> {
+        let ours = self.units[0].send(&request.cdb, &outs[0], request.room)?;
+        let answers = [ours, Answer::default()];
+        let refused = answers[0].sense().is_some_and(|sense| answers[0].status == 2 && sense.key == 5);
+        if !answers[0].good() && !refused {
+            let key = format!("{name}: ours {}, peer not asked", answers[0].outcome());
+            let number = self.report.commands;
+            self.report.add(key, || Example::new(number, request, &outs[0], &answers[0], &answers[1]), self.table);
+        }
+        for (lba, blocks) in media::changed(request, &outs[0], &self.geometry) {
+            let data = media::read(self.units[0], lba, blocks, &self.geometry)?;
+            media::write(self.units[1], lba, &data, &self.geometry)?;
         }
         Ok(answers)
     }
