@@ -6,6 +6,7 @@ pkill -KILL fio
 pkill -KILL -f tcmu-runnerd
 pkill -KILL own_loop
 pkill -KILL disk
+modprobe -r scsi_debug
 # Whoever waits for the dead daemon waits no more, and nothing that comes now waits.
 echo 1 >$M/block_netlink
 echo 1 >$M/reset_netlink
@@ -26,6 +27,7 @@ for portal in $C/iscsi/*/tpgt_1; do
 done
 for link in $C/loopback/*/tpgt_1/lun/lun_*/*; do [ -L "$link" ] && timeout 10 rm "$link"; done
 for target in $C/loopback/naa.*; do timeout 10 rmdir "$target"/tpgt_1/lun/lun_* "$target/tpgt_1" "$target"; done
+for group in $C/core/user_*/*/alua/*/; do [[ $group == */default_tg_pt_gp/ ]] || timeout 5 rmdir "$group"; done
 for device in $C/core/user_*/*/; do timeout 5 rmdir "$device"; done
 echo 0 >$M/block_netlink
 true

@@ -34,8 +34,22 @@ impl<'a> Buffer<'a> {
     }
 
     /// Bytes in all segments together.
+    #[inline]
     pub fn len(&self) -> usize {
         self.segments.iter().map(|s| s.iov_len).sum()
+    }
+
+    /// Whether there are more bytes in it than so many. Quicker than [`Buffer::len`] where there are many segments.
+    #[inline]
+    pub fn has_more_than(&self, bytes: usize) -> bool {
+        let mut left = bytes;
+        self.segments.iter().any(|segment| match left.checked_sub(segment.iov_len) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        })
     }
 
     /// Whether there is no byte in it.
@@ -138,6 +152,7 @@ mod tests {
         // SAFETY: the vectors outlive the buffer and are not touched through references while it exists.
         let buffer = unsafe { Buffer::from_raw(iov.as_ptr(), iov.len() as u32) };
         assert_eq!(buffer.len(), 8);
+        assert!(buffer.has_more_than(7) && !buffer.has_more_than(8));
         assert_eq!(buffer.copy_from_at(2, &[1, 2, 3, 4]), 4);
         assert_eq!(buffer.to_vec(), [0, 0, 1, 2, 3, 4, 0, 0]);
         assert_eq!(buffer.copy_from_at(6, &[9, 9, 9]), 2);

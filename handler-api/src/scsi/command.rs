@@ -308,17 +308,10 @@ fn check_reserved(entry: &Entry, cdb: &[u8]) -> Result<(), Sense> {
     if cdb.len() < entry.usage.len() {
         return Err(Sense::invalid_cdb_field(cdb.len() as u16, None));
     }
-    for (at, (byte, usage)) in cdb.iter().zip(entry.usage).enumerate().skip(1) {
-        let mut wrong = byte & !usage;
-        if at == 1 && entry.usage.len() == 6 {
-            // The logical unit number of SCSI-2, obsolete and ignored.
-            wrong &= 0x1f;
-        }
-        if wrong != 0 {
-            return Err(Sense::invalid_cdb_field(at as u16, Some(7 - wrong.leading_zeros() as u8)));
-        }
+    match entry.wrong_bit(cdb) {
+        None => Ok(()),
+        Some((at, bit)) => Err(Sense::invalid_cdb_field(at as u16, Some(bit))),
     }
-    Ok(())
 }
 
 fn parse(opcode: Opcode, cdb: &[u8]) -> Result<Command, Sense> {

@@ -42,7 +42,11 @@ pub use units::{BlockSize, Blocks, Lba};
 
 /// Big-endian fields of CDBs and parameter lists. What lies beyond the end reads as zero.
 pub(crate) mod be {
+    #[inline]
     fn bytes<const N: usize>(from: &[u8], at: usize) -> [u8; N] {
+        if let Some(bytes) = from.get(at..at + N).and_then(|bytes| bytes.first_chunk()) {
+            return *bytes;
+        }
         let mut out = [0; N];
         for (i, byte) in out.iter_mut().enumerate() {
             *byte = from.get(at + i).copied().unwrap_or(0);
@@ -50,18 +54,22 @@ pub(crate) mod be {
         out
     }
 
+    #[inline]
     pub(crate) fn u8(from: &[u8], at: usize) -> u8 {
         from.get(at).copied().unwrap_or(0)
     }
 
+    #[inline]
     pub(crate) fn u16(from: &[u8], at: usize) -> u16 {
         u16::from_be_bytes(bytes(from, at))
     }
 
+    #[inline]
     pub(crate) fn u32(from: &[u8], at: usize) -> u32 {
         u32::from_be_bytes(bytes(from, at))
     }
 
+    #[inline]
     pub(crate) fn u64(from: &[u8], at: usize) -> u64 {
         u64::from_be_bytes(bytes(from, at))
     }

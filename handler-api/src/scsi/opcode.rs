@@ -11,6 +11,53 @@ pub struct Entry {
     pub service_action: Option<u8>,
     /// CDB usage data (SPC-6 6.35.3): a bit is set where this software looks at, or tolerates, a bit of the CDB. As long as the CDB.
     pub usage: &'static [u8],
+    /// The bits of the first 16 bytes that must be zero, the first byte lowest.
+    reserved: u128,
+}
+
+impl Entry {
+    /// The first bit of a CDB that must be zero and isn't: its byte, and its number in there. The CDB is as long as the usage data.
+    #[inline]
+    pub fn wrong_bit(&self, cdb: &[u8]) -> Option<(usize, u8)> {
+        let wrong = first_bytes(cdb) & self.reserved;
+        if wrong == 0 {
+            return None;
+        }
+        let at = wrong.trailing_zeros() as usize / 8;
+        // Within the byte, the highest.
+        Some((at, 7 - ((wrong >> (8 * at)) as u8).leading_zeros() as u8))
+    }
+}
+
+/// Up to 16 bytes as a number, the first one lowest.
+#[inline]
+fn first_bytes(cdb: &[u8]) -> u128 {
+    fn exactly<const N: usize>(cdb: &[u8; N]) -> u128 {
+        let mut bytes = [0; 16];
+        bytes[..N].copy_from_slice(cdb);
+        u128::from_le_bytes(bytes)
+    }
+    if let Some(cdb) = cdb.first_chunk::<16>() {
+        return exactly(cdb);
+    }
+    match cdb.len() {
+        12.. => cdb.first_chunk::<12>().map_or(0, exactly),
+        10.. => cdb.first_chunk::<10>().map_or(0, exactly),
+        _ => cdb.first_chunk::<6>().map_or(0, exactly),
+    }
+}
+
+const fn reserved(usage: &[u8]) -> u128 {
+    let (mut reserved, mut at) = (0, 1);
+    while at < usage.len() && at < 16 {
+        let mut wrong = !usage[at];
+        if at == 1 && usage.len() == 6 {
+            wrong &= 0x1f; // the logical unit number of SCSI-2, obsolete and ignored
+        }
+        reserved |= (wrong as u128) << (8 * at);
+        at += 1;
+    }
+    reserved
 }
 
 macro_rules! table {
@@ -28,6 +75,7 @@ macro_rules! table {
             code: $code,
             service_action: table!(@action $($action)?),
             usage: &[$code, $($usage),*],
+            reserved: reserved(&[$code, $($usage),*]),
         }),*];
     };
     (@action) => { None };
@@ -152,15 +200,29 @@ impl Opcode {
     }
 }
 
+/// Where in the table each operation code's entries begin; they are neighbours.
+static FIRST: [u8; 256] = {
+    let mut first = [u8::MAX; 256];
+    let mut at = TABLE.len();
+    while at > 0 {
+        at -= 1;
+        first[TABLE[at].code as usize] = at as u8;
+    }
+    first
+};
+
 /// The entry of an operation code and, where it has them, a service action. `Err(true)`: the operation code is known, the service
 /// action is not.
+#[inline]
 pub fn find(code: u8, service_action: u8) -> Result<&'static Entry, bool> {
     let mut known = false;
-    for entry in TABLE.iter().filter(|entry| entry.code == code) {
+    let mut at = usize::from(FIRST[usize::from(code)]);
+    while let Some(entry) = TABLE.get(at).filter(|entry| entry.code == code) {
         match entry.service_action {
             Some(action) if action != service_action => known = true,
             _ => return Ok(entry),
         }
+        at += 1;
     }
     Err(known)
 }
@@ -190,6 +252,31 @@ mod tests {
     fn every_usage_map_is_as_long_as_its_cdb() {
         for entry in TABLE {
             assert_eq!(Some(entry.usage.len()), cdb_length(entry.usage), "{:?}", entry.opcode);
+        }
+    }
+
+    #[test]
+    fn entries_of_an_operation_code_are_neighbours_and_all_are_found() {
+        assert!(TABLE.len() < 255 && TABLE.is_sorted_by_key(|entry| entry.code));
+        for entry in TABLE {
+            let found = find(entry.code, entry.service_action.unwrap_or(0)).unwrap();
+            assert_eq!(found.opcode, entry.opcode);
+        }
+    }
+
+    #[test]
+    fn the_first_bit_that_must_be_zero_is_found() {
+        for entry in TABLE {
+            let mut cdb = vec![0; entry.usage.len()];
+            assert_eq!(entry.wrong_bit(&cdb), None);
+            for at in 1..cdb.len() {
+                for bit in 0..8 {
+                    cdb[at] = 1 << bit;
+                    let tolerated = entry.usage[at] & cdb[at] != 0 || (at == 1 && cdb.len() == 6 && bit > 4);
+                    assert_eq!(entry.wrong_bit(&cdb), (!tolerated).then_some((at, bit)), "{:?}", entry.opcode);
+                }
+                cdb[at] = 0;
+            }
         }
     }
 

@@ -186,7 +186,7 @@ pub(super) fn start(unit: &mut Unit, whose: Whose, ranges: Vec<Range>) -> Begun 
     match copy.next(unit, &mut memory) {
         Step::Submit(work) => {
             let changes = (start < end).then(|| (start, end - start));
-            submit(Task { memory, changes, ..Task::new(Stage::Copy(copy)) }, work)
+            submit(Task { memory, changes, ..Task::new(Stage::Copy(Box::new(copy))) }, work)
         }
         step => Ok((Task::new(Stage::Last), step)),
     }

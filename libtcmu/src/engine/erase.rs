@@ -183,7 +183,7 @@ fn start(unit: &mut Unit, kind: Kind, how: How, immediate: bool) -> Begun {
     // Nothing else may be under way when it begins, and nothing else begins until it ends.
     let task = Task { memory, ..Task::changing(Stage::Erase(erase), 0, size) }.exclusive();
     Ok(match step {
-        Step::Submit(work) if immediate => (task, Step::Detach(Outcome::GOOD, work)),
+        Step::Submit(work) if immediate => (task, Step::Detach(Box::new((Outcome::GOOD, work)))),
         step => (task, step),
     })
 }

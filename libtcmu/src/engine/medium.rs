@@ -16,7 +16,7 @@ pub(super) fn read(unit: &mut Unit, access: Access, buffer: &Buffer<'_>) -> Begu
     let size = usize::try_from(length).map_err(|_| Sense::invalid_cdb_field(10, None))?;
     unit.statistics.reads += 1;
     unit.statistics.blocks_read += access.blocks.0;
-    let (task, data) = if buffer.len() >= size {
+    let (task, data) = if buffer.has_more_than(size - 1) {
         (Task::new(Stage::Read { length: size }), WorkData::Command(size))
     } else {
         // The initiator expects less than the command transfers: it gets what it has room for, and no more is read than blocks of that.
@@ -51,7 +51,7 @@ pub(super) fn write(unit: &mut Unit, access: Access, buffer: &Buffer<'_>) -> Beg
 /// The Data-Out buffer, which must have all that is to be written: there is no data for the rest, and a part of a write is no write.
 pub(super) fn data_out(buffer: &Buffer<'_>, length: u64, field: u8) -> Result<WorkData, Sense> {
     match usize::try_from(length) {
-        Ok(size) if buffer.len() >= size => Ok(WorkData::Command(size)),
+        Ok(size) if size == 0 || buffer.has_more_than(size - 1) => Ok(WorkData::Command(size)),
         _ => Err(Sense::invalid_cdb_field(field.into(), None)),
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn prefetch(unit: &mut Unit, lba: Lba, blocks: Blocks) -> Begun {
     }
     // It may take its time: nobody waits for it.
     let work = Work::plain(abi::TCMU_OP_PREFETCH, 0, offset, length);
-    Ok((Task::new(Stage::Last), Step::Detach(Outcome::NO_DATA, work)))
+    Ok((Task::new(Stage::Last), Step::Detach(Box::new((Outcome::NO_DATA, work)))))
 }
 
 /// SYNCHRONIZE CACHE (SBC-4 5.33). A range is allowed to be taken as the whole.
@@ -95,7 +95,7 @@ pub(super) fn flush(unit: &mut Unit, lba: Lba, blocks: Blocks, immediate: bool) 
         return Ok(nothing_to_do());
     }
     if immediate {
-        return Ok((Task::new(Stage::Last), Step::Detach(Outcome::NO_DATA, Work::flush())));
+        return Ok((Task::new(Stage::Last), Step::Detach(Box::new((Outcome::NO_DATA, Work::flush())))));
     }
     submit(Task::new(Stage::Last), Work::flush())
 }

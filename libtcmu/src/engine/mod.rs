@@ -6,6 +6,7 @@
 //!
 //! | module | commands |
 //! |---|---|
+//! | `plain` | READ and WRITE (10, 16) where nothing is special |
 //! | `medium` | READ, WRITE, WRITE ATOMIC, PRE-FETCH, SYNCHRONIZE CACHE |
 //! | `verify` | VERIFY, WRITE AND VERIFY |
 //! | `compare` | COMPARE AND WRITE, ORWRITE |
@@ -22,6 +23,7 @@ mod control;
 mod copy;
 mod erase;
 mod medium;
+mod plain;
 mod provision;
 mod select;
 mod status;
@@ -42,6 +44,7 @@ use tcmu_handler_api::{
 pub use access::Target;
 pub(crate) use access::{Answer, Question, ask};
 pub(crate) use copy::{Peer, PeerKey, Peers};
+pub(crate) use plain::{Judge, Plain};
 pub(crate) use status::outcome_of;
 pub use unit::Unit;
 
@@ -82,7 +85,7 @@ pub(crate) enum Step {
     /// The handler does this, then [`resume`] goes on.
     Submit(Work),
     /// It ends for the initiator; what it began goes on: the handler does this, then [`resume`] goes on, without its buffer.
-    Detach(Outcome, Work),
+    Detach(Box<(Outcome, Work)>),
     /// The kernel and the handler's control calls are asked for this on another thread, then [`resume`] goes on.
     Ask(Question),
 }
@@ -194,7 +197,7 @@ enum Stage {
     Unmap(provision::Unmap),
     Extents(provision::Extents),
     Fill(write_same::Fill),
-    Copy(copy::Copy),
+    Copy(Box<copy::Copy>),
     Erase(erase::Erase),
     /// The write cache goes off once everything is flushed.
     WriteCacheOff(select::Selected),

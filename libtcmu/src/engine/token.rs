@@ -49,6 +49,11 @@ impl Tokens {
         }
     }
 
+    /// Whether it matters to a token that something changes.
+    pub(super) fn watches_changes(&self) -> bool {
+        self.tokens.iter().any(|token| token.rod == RodType::ChangeVulnerable)
+    }
+
     pub(super) fn record(
         &mut self,
         list: u32,

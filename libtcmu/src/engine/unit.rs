@@ -145,6 +145,16 @@ impl Unit {
         self.attentions.push_back(Sense::attention(AdditionalSense::BUS_DEVICE_RESET_FUNCTION_OCCURRED));
     }
 
+    /// Whether a unit attention condition is pending.
+    pub(super) fn has_attention(&self) -> bool {
+        !self.attentions.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn attend(&mut self, attention: Sense) {
+        self.attentions.push_back(attention);
+    }
+
     /// A range of bytes is about to change.
     pub(super) fn changing(&mut self, offset: u64, length: u64) {
         self.tokens.changing(offset, length);

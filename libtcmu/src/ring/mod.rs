@@ -8,6 +8,7 @@
 //! Nothing here is taken on trust: an offset or a length that doesn't fit is a [`RingError`], after which the ring refuses to go on.
 mod doorbell;
 pub mod layout;
+mod slot;
 
 use std::{
     fmt,
@@ -17,6 +18,7 @@ use std::{
 pub use doorbell::{Doorbell, Gone};
 pub use layout::MailboxFlags;
 use layout::{header, mailbox, op, request, response, tmr, uflag};
+use slot::Slot;
 
 use crate::mapping::{Mapping, OutOfMapping};
 
@@ -65,6 +67,7 @@ pub struct Fetched {
     cdb_len: usize,
     iovecs: Vec<libc::iovec>,
     bidi: usize,
+    data_len: u64,
 }
 
 // SAFETY: the iovecs point into the mapping, which any thread may use; whoever holds a `Fetched` holds its ring's mapping too.
@@ -72,7 +75,14 @@ unsafe impl Send for Fetched {}
 
 impl Default for Fetched {
     fn default() -> Fetched {
-        Fetched { id: CommandId { id: 0, generation: 0 }, cdb: [0; MAX_CDB], cdb_len: 0, iovecs: Vec::with_capacity(32), bidi: 0 }
+        Fetched {
+            id: CommandId { id: 0, generation: 0 },
+            cdb: [0; MAX_CDB],
+            cdb_len: 0,
+            iovecs: Vec::with_capacity(32),
+            bidi: 0,
+            data_len: 0,
+        }
     }
 }
 
@@ -88,6 +98,12 @@ impl Fetched {
     #[inline]
     pub fn data(&self) -> &[libc::iovec] {
         &self.iovecs[..self.iovecs.len() - self.bidi]
+    }
+
+    /// Bytes of the data buffer.
+    #[inline]
+    pub fn data_len(&self) -> u64 {
+        self.data_len
     }
 
     /// The Data-In buffer of a bidirectional command.
@@ -110,7 +126,7 @@ pub enum Next {
     /// A command, now in the `Fetched` that was passed.
     Command,
     /// The initiator's side did task management; these commands are affected. Needs no answer.
-    TaskManagement(TaskManagement),
+    TaskManagement(Box<TaskManagement>),
 }
 
 /// A task management notification (`struct tcmu_tmr_entry`).
@@ -150,6 +166,8 @@ pub struct Ring {
     size: u32,
     /// Where the next entry is fetched.
     fetch: u32,
+    /// The mailbox's `cmd_head` as it was seen last: up to there are entries.
+    head: u32,
     /// Where the next response is written; ahead of the mailbox's `cmd_tail` by what isn't published.
     tail: u32,
     /// The mailbox's `cmd_tail`.
@@ -157,8 +175,22 @@ pub struct Ring {
     generation: u32,
     in_flight: usize,
     ids: Box<[u64; 1024]>,
-    broken: bool,
+    /// How the kernel's side broke the rules; from then on nothing goes.
+    broken: Option<RingError>,
+    /// A notification for [`Ring::next`] to return.
+    notice: Option<TaskManagement>,
 }
+
+/// What was found at the place where the next entry is; what there is to say of it is in the ring.
+enum Found {
+    Empty,
+    Command,
+    Notice,
+    Fault,
+}
+
+/// The kernel's side broke the rules, as `Ring::broken` says.
+struct Fault;
 
 impl Ring {
     /// Looks at the mailbox. Fetching starts at its `cmd_tail`, where an earlier reader stopped.
@@ -191,12 +223,14 @@ impl Ring {
             offset,
             size,
             fetch: 0,
+            head: 0,
             tail: 0,
             published: 0,
             generation: 0,
             in_flight: 0,
             ids: Box::new([0; 1024]),
-            broken: false,
+            broken: None,
+            notice: None,
         };
         ring.start()?;
         Ok(ring)
@@ -208,15 +242,21 @@ impl Ring {
         self.generation = self.generation.wrapping_add(1);
         self.in_flight = 0;
         self.ids.fill(0);
-        self.broken = false;
+        self.broken = None;
         self.start()
     }
 
     fn start(&mut self) -> Result<(), RingError> {
-        let tail = self.map.load_u32(mailbox::CMD_TAIL, Ordering::Acquire).map_err(|range| self.poison(0, range))?;
-        self.index("cmd_tail", tail)?;
-        (self.fetch, self.tail, self.published) = (tail, tail, tail);
+        let tail = self.mailbox(mailbox::CMD_TAIL, Ordering::Acquire);
+        self.index("cmd_tail", tail).map_err(|Fault| self.why())?;
+        (self.fetch, self.head, self.tail, self.published) = (tail, tail, tail, tail);
         Ok(())
+    }
+
+    /// An index in the mailbox, which is within the mapping since `attach`.
+    #[inline]
+    fn mailbox(&self, at: u64, order: Ordering) -> u32 {
+        self.map.load_u32(at, order).unwrap_or(u32::MAX)
     }
 
     /// What the kernel's side can do.
@@ -237,150 +277,147 @@ impl Ring {
     /// Whether there is an entry to fetch.
     #[inline]
     pub fn has_entries(&self) -> bool {
-        self.map.load_u32(mailbox::CMD_HEAD, Ordering::Acquire).is_ok_and(|head| head != self.fetch)
+        self.mailbox(mailbox::CMD_HEAD, Ordering::Acquire) != self.fetch
     }
 
     /// Fetches the next entry, a command into `into`.
     #[inline]
     pub fn next(&mut self, into: &mut Fetched) -> Result<Next, RingError> {
-        if self.broken {
-            return Err(RingError::Poisoned);
+        match self.find(into) {
+            Found::Command => Ok(Next::Command),
+            Found::Empty => Ok(Next::Empty),
+            Found::Notice => Ok(self.notice.take().map_or(Next::Empty, |notice| Next::TaskManagement(Box::new(notice)))),
+            Found::Fault => Err(self.why()),
+        }
+    }
+
+    #[inline]
+    fn find(&mut self, into: &mut Fetched) -> Found {
+        if self.broken.is_some() {
+            return Found::Fault;
         }
         loop {
             let at = self.fetch;
-            let head = self.map.load_u32(mailbox::CMD_HEAD, Ordering::Acquire).map_err(|range| self.poison(at, range))?;
-            if head == at {
-                return Ok(Next::Empty);
-            }
-            self.check_tail()?;
-            self.index("cmd_head", head)?;
-            let room = if head > at { head - at } else { self.size - at };
-            let (opcode, len) = self.entry(at)?;
-            if len < header::SIZE || len > room {
-                self.broken = true;
-                return Err(RingError::EntryLength { at, len, room });
-            }
-            let next = match opcode {
-                op::PAD => None,
-                op::CMD => {
-                    self.fetch_command(at, len, into)?;
-                    Some(Next::Command)
+            if at == self.head {
+                let head = self.mailbox(mailbox::CMD_HEAD, Ordering::Acquire);
+                if head == at {
+                    return Found::Empty;
                 }
-                op::TMR => Some(Next::TaskManagement(self.fetch_tmr(at, len)?)),
+                if self.index("cmd_head", head).is_err() {
+                    return Found::Fault;
+                }
+                self.head = head;
+            }
+            if self.check_tail().is_err() {
+                return Found::Fault;
+            }
+            let room = if self.head > at { self.head - at } else { self.size - at };
+            // One load for all that is in the header.
+            let word = self.header(at);
+            let (opcode, len) = split(half(word, 0));
+            if len < header::SIZE || len > room {
+                self.fault(RingError::EntryLength { at, len, room });
+                return Found::Fault;
+            }
+            let found = match opcode {
+                op::CMD => match self.fetch_command(at, len, quarter(word, header::CMD_ID as usize), into) {
+                    Ok(()) => Found::Command,
+                    Err(Fault) => return Found::Fault,
+                },
+                op::PAD => Found::Empty,
+                op::TMR => match self.fetch_tmr(at, len) {
+                    Ok(notice) => {
+                        self.notice = Some(notice);
+                        Found::Notice
+                    }
+                    Err(Fault) => return Found::Fault,
+                },
                 _ => {
                     // The kernel completes it with CHECK CONDITION when it sees the flag.
-                    let flags = self.place(at) + header::UFLAGS;
-                    self.map.write(flags, &[uflag::UNKNOWN_OP]).map_err(|range| self.poison(at, range))?;
-                    None
+                    let _ = self.map.write(self.place(at) + header::UFLAGS, &[uflag::UNKNOWN_OP]);
+                    Found::Empty
                 }
             };
             self.fetch = self.after(at, len);
-            if self.in_flight == 0 {
-                self.skip()?;
+            if self.in_flight == 0 && self.skip().is_err() {
+                return Found::Fault;
             }
-            if let Some(next) = next {
-                return Ok(next);
+            if !matches!(found, Found::Empty) {
+                return found;
             }
         }
     }
 
-    fn fetch_command(&mut self, at: u32, len: u32, into: &mut Fetched) -> Result<(), RingError> {
-        // A response must fit where the request was.
-        if len < response::END {
-            self.broken = true;
-            return Err(RingError::EntryLength { at, len, room: response::END });
-        }
-        let place = self.place(at);
-        let lied = |ring: &mut Ring, range| ring.poison(at, range);
-        // One copy, so that what is checked is what is used.
-        let fixed: [u8; request::IOV as usize] = self.map.load(place).map_err(|r| lied(self, r))?;
-        let word = |at: u64| u32::from_ne_bytes(fixed[at as usize..at as usize + 4].try_into().unwrap_or_default());
-        let id = u16::from_ne_bytes([fixed[header::CMD_ID as usize], fixed[header::CMD_ID as usize + 1]]);
-        let (data, bidi) = (word(request::IOV_CNT), word(request::IOV_BIDI_CNT));
-        let cdb_off = request::CDB_OFF as usize;
-        let cdb_off = u64::from_ne_bytes(fixed[cdb_off..cdb_off + 8].try_into().unwrap_or_default());
-
-        let iovecs = u64::from(data) + u64::from(bidi);
-        if request::IOV + iovecs * layout::IOVEC > u64::from(len) {
-            self.broken = true;
-            return Err(RingError::Iovecs { at, len, iovecs });
-        }
+    #[inline]
+    fn fetch_command(&mut self, at: u32, len: u32, id: u16, into: &mut Fetched) -> Result<(), Fault> {
+        let Some(slot) = Slot::new(&self.map, self.place(at), len) else {
+            // A response must fit where the request was.
+            return Err(self.fault(RingError::EntryLength { at, len, room: response::END }));
+        };
+        let (counts, cdb) = (slot.word::<{ request::IOV_CNT }>(), slot.word::<{ request::CDB_OFF }>());
+        let (data, bidi) = (half(counts, 0), half(counts, 4));
+        let count = u64::from(data) + u64::from(bidi);
+        let Some(iovecs) = slot.iovecs(request::IOV, count) else {
+            return Err(self.fault(RingError::Iovecs { at, len, iovecs: count }));
+        };
         into.iovecs.clear();
-        for n in 0..iovecs {
-            let raw: [u8; layout::IOVEC as usize] =
-                self.map.load(place + request::IOV + n * layout::IOVEC).map_err(|r| lied(self, r))?;
-            let (base, length) = raw.split_at(layout::IOVEC as usize / 2);
-            let base = usize::from_ne_bytes(base.try_into().unwrap_or_default());
-            let length = usize::from_ne_bytes(length.try_into().unwrap_or_default());
-            let data = self.map.at(base as u64, length as u64).map_err(|r| lied(self, r))?;
-            // Data lies behind the ring; a buffer in it would let a read overwrite what decides.
-            if (base as u64) < u64::from(self.offset) + u64::from(self.size) && length > 0 {
-                let range = OutOfMapping { offset: base as u64, len: length as u64, map: self.map.len() as u64 };
-                return Err(self.poison(at, range));
+        // Data lies behind the ring; a buffer in it would let a read overwrite what decides.
+        let ring_end = u64::from(self.offset) + u64::from(self.size);
+        let mut outside = None;
+        into.data_len = 0;
+        for (base, length) in iovecs {
+            match self.map.at(base as u64, length as u64) {
+                Ok(data) if base as u64 >= ring_end || length == 0 => {
+                    into.data_len += length as u64;
+                    into.iovecs.push(libc::iovec { iov_base: data.as_ptr().cast(), iov_len: length });
+                }
+                _ => {
+                    outside = Some((base as u64, length as u64));
+                    break;
+                }
             }
-            into.iovecs.push(libc::iovec { iov_base: data.as_ptr().cast(), iov_len: length });
+        }
+        let copied = cdb.checked_sub(self.place(at)).and_then(|offset| slot.cdb(offset, &mut into.cdb));
+        if let Some((offset, length)) = outside {
+            return Err(self.outside(at, offset, length));
         }
         into.bidi = bidi as usize;
-
-        into.cdb_len = self.read_cdb(cdb_off, place, place + u64::from(len), &mut into.cdb).map_err(|r| lied(self, r))?;
+        if bidi > 0 {
+            into.data_len = into.data().iter().map(|segment| segment.iov_len as u64).sum();
+        }
+        let Some(length) = copied else { return Err(self.outside(at, cdb, 0)) };
+        into.cdb_len = length;
         if self.mark(id) {
-            self.broken = true;
-            return Err(RingError::DuplicateId { at, id });
+            return Err(self.fault(RingError::DuplicateId { at, id }));
         }
         self.in_flight += 1;
         into.id = CommandId { id, generation: self.generation };
         Ok(())
     }
 
-    /// Copies the CDB, whose length its first byte tells, or the end of the entry where it doesn't.
-    fn read_cdb(&self, offset: u64, entry: u64, entry_end: u64, cdb: &mut [u8; MAX_CDB]) -> Result<usize, OutOfMapping> {
-        self.map.read(offset, &mut cdb[..1])?;
-        let room = entry_end.saturating_sub(offset) as usize;
-        let len = match cdb[0] >> 5 {
-            0 => 6,
-            1 | 2 => 10,
-            4 => 16,
-            5 => 12,
-            3 if cdb[0] == 0x7f => {
-                self.map.read(offset, &mut cdb[..8])?;
-                // One that is longer than the longest is cut, and unknown to whoever decodes it.
-                (8 + usize::from(cdb[7])).min(MAX_CDB)
-            }
-            _ => room.clamp(1, 16),
-        };
-        if offset < entry || len > room {
-            return Err(OutOfMapping { offset, len: len as u64, map: self.map.len() as u64 });
-        }
-        self.map.read(offset, &mut cdb[..len])?;
-        Ok(len)
-    }
-
     /// Nobody but us stores `cmd_tail`, except a reset of the ring.
-    fn check_tail(&mut self) -> Result<(), RingError> {
-        let found = self.map.load_u32(mailbox::CMD_TAIL, Ordering::Relaxed).map_err(|range| self.poison(0, range))?;
+    #[inline]
+    fn check_tail(&mut self) -> Result<(), Fault> {
+        let found = self.mailbox(mailbox::CMD_TAIL, Ordering::Relaxed);
         if found != self.published {
-            self.broken = true;
-            return Err(RingError::Reset { found, published: self.published });
+            return Err(self.fault(RingError::Reset { found, published: self.published }));
         }
         Ok(())
     }
 
-    fn fetch_tmr(&mut self, at: u32, len: u32) -> Result<TaskManagement, RingError> {
+    fn fetch_tmr(&mut self, at: u32, len: u32) -> Result<TaskManagement, Fault> {
         let place = self.place(at);
-        let lied = |ring: &mut Ring, range| ring.poison(at, range);
         if u64::from(len) < tmr::CMD_IDS {
-            self.broken = true;
-            return Err(RingError::EntryLength { at, len, room: tmr::CMD_IDS as u32 });
+            return Err(self.fault(RingError::EntryLength { at, len, room: tmr::CMD_IDS as u32 }));
         }
-        let [kind] = self.map.load(place + tmr::TYPE).map_err(|r| lied(self, r))?;
-        let count = u32::from_ne_bytes(self.map.load(place + tmr::CMD_CNT).map_err(|r| lied(self, r))?);
+        let [kind] = self.map.load(place + tmr::TYPE).unwrap_or_default();
+        let count = u32::from_ne_bytes(self.map.load(place + tmr::CMD_CNT).unwrap_or_default());
         if tmr::CMD_IDS + 2 * u64::from(count) > u64::from(len) {
-            self.broken = true;
-            return Err(RingError::EntryLength { at, len, room: 2 * count });
+            return Err(self.fault(RingError::EntryLength { at, len, room: count.saturating_mul(2) }));
         }
         let mut commands = Vec::new();
         for n in 0..u64::from(count) {
-            let id = u16::from_ne_bytes(self.map.load(place + tmr::CMD_IDS + 2 * n).map_err(|r| lied(self, r))?);
+            let id = u16::from_ne_bytes(self.map.load(place + tmr::CMD_IDS + 2 * n).unwrap_or_default());
             if self.is_marked(id) {
                 commands.push(CommandId { id, generation: self.generation });
             }
@@ -391,72 +428,61 @@ impl Ring {
     /// Writes a command's response over the slot at the tail. The kernel sees it after [`Ring::publish`] and a kick.
     #[inline]
     pub fn complete(&mut self, command: CommandId, done: &Completion<'_>) -> Result<Completed, RingError> {
-        if self.broken {
-            return Err(RingError::Poisoned);
-        }
         if command.generation != self.generation || !self.is_marked(command.id) {
             return Ok(Completed::Stale);
         }
-        self.skip()?;
+        match self.respond(command.id, done) {
+            Ok(()) => Ok(Completed::Written),
+            Err(Fault) => Err(self.why()),
+        }
+    }
+
+    #[inline]
+    fn respond(&mut self, id: u16, done: &Completion<'_>) -> Result<(), Fault> {
+        if self.broken.is_some() {
+            return Err(Fault);
+        }
+        let len = self.skip()?;
         let at = self.tail;
-        let (_, len) = self.entry(at)?;
-        if len < response::END || len > self.size - at {
-            self.broken = true;
-            return Err(RingError::EntryLength { at, len, room: self.size - at });
-        }
-        let place = self.place(at);
-        let sense = &done.sense[..done.sense.len().min(response::SENSE_SIZE)];
-        let mut uflags = 0;
-        let mut read_len = 0;
-        if let Some(len) = done.read_len.filter(|_| self.flags.contains(MailboxFlags::READ_LEN)) {
-            (uflags, read_len) = (uflag::READ_LEN, len);
-        }
-        // cmd_id, kflags, uflags; scsi_status, padding, read_len
-        let mut head = [0; 12];
-        head[..2].copy_from_slice(&command.id.to_ne_bytes());
-        head[3] = uflags;
-        head[4] = done.status;
-        head[8..].copy_from_slice(&read_len.to_ne_bytes());
-        let write = |ring: &Ring| {
-            ring.map.write(place + header::CMD_ID, &head)?;
-            if done.status != 0 {
-                let mut buffer = [0; response::SENSE_SIZE];
-                buffer[..sense.len()].copy_from_slice(sense);
-                ring.map.write(place + response::SENSE, &buffer)?;
-            }
-            Ok(())
+        let room = self.size - at;
+        let Some(slot) = Slot::new(&self.map, self.place(at), len).filter(|_| len <= room) else {
+            return Err(self.fault(RingError::EntryLength { at, len, room }));
         };
-        write(self).map_err(|range| self.poison(at, range))?;
-        self.unmark(command.id);
+        let (uflags, read_len) = match done.read_len {
+            Some(length) if self.flags.contains(MailboxFlags::READ_LEN) => (uflag::READ_LEN, length),
+            _ => (0, 0),
+        };
+        slot.respond(id, uflags, done.status, read_len, done.sense);
+        self.unmark(id);
         self.in_flight -= 1;
         self.tail = self.after(at, len);
         if self.in_flight == 0 {
             self.skip()?;
         }
-        Ok(Completed::Written)
+        Ok(())
     }
 
-    /// Moves the tail over entries that take no response.
-    fn skip(&mut self) -> Result<(), RingError> {
+    /// Moves the tail over entries that take no response, to one that takes one: its length, or 0 if there is none.
+    #[inline]
+    fn skip(&mut self) -> Result<u32, Fault> {
         while self.tail != self.fetch {
             let at = self.tail;
-            let (opcode, len) = self.entry(at)?;
+            let (opcode, len) = split(half(self.header(at), 0));
             if opcode == op::CMD {
-                break;
+                return Ok(len);
             }
             if len < header::SIZE || len > self.size - at {
-                self.broken = true;
-                return Err(RingError::EntryLength { at, len, room: self.size - at });
+                return Err(self.fault(RingError::EntryLength { at, len, room: self.size - at }));
             }
             self.tail = self.after(at, len);
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Shows the kernel all responses so far: one release of `cmd_tail`. Whether there was any, and so a kick is due.
     #[inline]
     pub fn publish(&mut self) -> bool {
-        if self.tail == self.published || self.broken || self.check_tail().is_err() {
+        if self.tail == self.published || self.broken.is_some() || self.check_tail().is_err() {
             return false;
         }
         self.published = self.tail;
@@ -464,30 +490,47 @@ impl Ring {
         self.map.store_u32(mailbox::CMD_TAIL, self.tail, Ordering::Release).is_ok()
     }
 
-    fn entry(&mut self, at: u32) -> Result<(u32, u32), RingError> {
-        let len_op = self.map.load(self.place(at) + header::LEN_OP).map_err(|range| self.poison(at, range))?;
-        let len_op = u32::from_ne_bytes(len_op);
-        Ok((len_op & op::MASK, len_op & !op::MASK))
+    /// The first word of the entry at a place that was checked: the ring is within the mapping, and entries are multiples of 8.
+    #[inline]
+    fn header(&self, at: u32) -> u64 {
+        self.map.load_u64(self.place(at)).unwrap_or(0)
     }
 
-    fn index(&mut self, name: &'static str, value: u32) -> Result<(), RingError> {
+    #[inline]
+    fn index(&mut self, name: &'static str, value: u32) -> Result<(), Fault> {
         if value >= self.size || !value.is_multiple_of(layout::ALIGN) {
-            self.broken = true;
-            return Err(RingError::Index { name, value, size: self.size });
+            return Err(self.fault(RingError::Index { name, value, size: self.size }));
         }
         Ok(())
     }
 
-    fn poison(&mut self, at: u32, range: OutOfMapping) -> RingError {
-        self.broken = true;
-        RingError::Range { at, range }
+    #[cold]
+    #[inline(never)]
+    fn fault(&mut self, error: RingError) -> Fault {
+        self.broken = Some(error);
+        Fault
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn outside(&mut self, at: u32, offset: u64, len: u64) -> Fault {
+        let range = OutOfMapping { offset, len, map: self.map.len() as u64 };
+        self.fault(RingError::Range { at, range })
+    }
+
+    /// What is wrong; told once, after that only that something was.
+    #[cold]
+    fn why(&mut self) -> RingError {
+        self.broken.replace(RingError::Poisoned).unwrap_or(RingError::Poisoned)
     }
 
     /// The offset in the mapping of a place in the ring.
+    #[inline]
     fn place(&self, at: u32) -> u64 {
         u64::from(self.offset) + u64::from(at)
     }
 
+    #[inline]
     fn after(&self, at: u32, len: u32) -> u32 {
         let next = at + len;
         if next >= self.size { 0 } else { next }
@@ -508,6 +551,26 @@ impl Ring {
     fn is_marked(&self, id: u16) -> bool {
         self.ids[usize::from(id >> 6)] & 1 << (id & 63) != 0
     }
+}
+
+/// Opcode and length.
+#[inline]
+fn split(len_op: u32) -> (u32, u32) {
+    (len_op & op::MASK, len_op & !op::MASK)
+}
+
+/// The 32-bit field at this byte of a word as it is in memory.
+#[inline]
+fn half(word: u64, at: usize) -> u32 {
+    let bytes = word.to_ne_bytes();
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The 16-bit field at this byte of a word as it is in memory.
+#[inline]
+fn quarter(word: u64, at: usize) -> u16 {
+    let bytes = word.to_ne_bytes();
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
 }
 
 impl fmt::Debug for Ring {

@@ -11,7 +11,7 @@ use super::{
     slot::{Shared, Slot},
 };
 use crate::{
-    engine::{Answer, Task, Work, WorkData},
+    engine::{Answer, Plain, Task, Work, WorkData},
     ring::Fetched,
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Command {
     pub(super) task: Option<Task>,
     /// The segments of a request whose data is in the task's memory, or only the beginning of the command's.
     segments: Vec<libc::iovec>,
+    /// It needs no task.
+    pub(super) plain: Option<Plain>,
     pub(super) in_use: bool,
     /// Its entry on the ring is completed; what it began goes on.
     pub(super) detached: bool,
@@ -40,6 +42,7 @@ impl Command {
             slot: NonNull::from(Box::leak(Slot::new(shared, index))),
             fetched: Fetched::default(),
             task: None,
+            plain: None,
             segments: Vec::new(),
             in_use: false,
             detached: false,
@@ -118,6 +121,21 @@ impl Command {
         request.source_offset = work.source;
         request.iov = iov;
         request.iov_count = count as u32;
+        request.result = 0;
+        slot.arm()
+    }
+
+    /// Makes a request for a plain command; from now on it is the handler's.
+    #[inline]
+    pub(super) fn arm_plain(&mut self, plain: Plain) -> *mut abi::tcmu_request {
+        self.plain = Some(plain);
+        let (iov, count) = (self.fetched.data().as_ptr(), self.fetched.data().len());
+        let slot = self.slot();
+        let request = &mut slot.request;
+        request.op = if plain.write { abi::TCMU_OP_WRITE } else { abi::TCMU_OP_READ };
+        request.flags = plain.flags;
+        (request.offset, request.length, request.source_offset) = (plain.offset, plain.length, 0);
+        (request.iov, request.iov_count) = (iov, count as u32);
         request.result = 0;
         slot.arm()
     }

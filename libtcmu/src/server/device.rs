@@ -17,12 +17,13 @@ use super::{
     command::Command,
     counters::{Cells, Counters},
     peer::{Neighbours, Piece},
+    plain,
     pool::{Lane, Pool},
     slot::{Shared, Slot},
     waker::Waker,
 };
 use crate::{
-    engine::{self, Outcome, PeerKey, Step, Target, Unit, Work},
+    engine::{self, Judge, Outcome, PeerKey, Step, Target, Unit, Work},
     mapping::Mapping,
     ring::{Completion, Doorbell, Gone, Next, Ring, RingError, TaskManagement},
 };
@@ -95,29 +96,31 @@ pub enum Turn {
 /// Serves one device, on the thread that calls [`DeviceServer::turn`].
 pub struct DeviceServer {
     name: String,
-    ring: Ring,
+    pub(super) ring: Ring,
     bell: Doorbell,
-    unit: Unit,
+    pub(super) unit: Unit,
+    /// What plain commands are judged by.
+    pub(super) judge: Judge,
     shared: Arc<Shared>,
     device: Arc<OpenDevice>,
     lane: Option<Arc<Lane>>,
     /// Boxed, because requests point into them.
     #[expect(clippy::vec_box)]
-    commands: Vec<Box<Command>>,
-    free: Vec<usize>,
+    pub(super) commands: Vec<Box<Command>>,
+    pub(super) free: Vec<usize>,
     /// Armed requests that go to the handler together.
-    batch: Vec<*mut abi::tcmu_request>,
+    pub(super) batch: Vec<*mut abi::tcmu_request>,
     /// Commands that wait for a range which another one has to itself, with what they will do.
-    waiting: VecDeque<(usize, Work)>,
+    pub(super) waiting: VecDeque<(usize, Work)>,
     /// Pieces of long commands that wait for the next turn.
     later: VecDeque<(usize, Work)>,
     /// Pieces that may still be done in this turn.
     pieces: usize,
     /// Commands that have a range to themselves, or wait for it.
-    exclusive: usize,
-    in_flight: usize,
+    pub(super) exclusive: usize,
+    pub(super) in_flight: usize,
     stopping: bool,
-    counters: Arc<Cells>,
+    pub(super) counters: Arc<Cells>,
     neighbours: Option<Arc<Neighbours>>,
 }
 
@@ -153,6 +156,7 @@ impl DeviceServer {
             ring: Ring::attach(map)?,
             bell: Doorbell::new(attach.uio),
             unit: Unit::new(*device.info(), attach.hw_max_sectors, attach.target),
+            judge: Judge::default(),
             shared: Arc::new(Shared::new(waker, pool, key, lane.is_none())),
             name: attach.name,
             device,
@@ -258,6 +262,7 @@ impl DeviceServer {
         let shared = self.shared.clone();
         shared.serving(|| {
             self.pieces = PIECES;
+            self.judge_anew();
             while self.pieces > 0
                 && let Some((index, work)) = self.later.pop_front()
             {
@@ -312,6 +317,9 @@ impl DeviceServer {
                 self.in_flight += 1;
                 self.counters.commands.add(1);
                 self.commands[index].in_use = true;
+                if self.begin_plain(index) {
+                    return Ok(true);
+                }
                 if self.unit.info().flags().contains(DeviceFlags::SCSI) {
                     self.batch.push(self.commands[index].arm_cdb());
                 } else {
@@ -334,6 +342,7 @@ impl DeviceServer {
     fn begin(&mut self, index: usize) -> Result<(), ServeError> {
         let command = &mut self.commands[index];
         let (task, step) = engine::begin(&mut self.unit, command.fetched.cdb(), &command.buffer());
+        self.judge = Judge::of(&self.unit);
         self.exclusive += usize::from(task.exclusive);
         command.task = Some(task);
         match step {
@@ -353,7 +362,8 @@ impl DeviceServer {
                 self.submit_in_turn(index, work);
                 Ok(())
             }
-            Step::Detach(outcome, work) => {
+            Step::Detach(detached) => {
+                let (outcome, work) = *detached;
                 self.detach(index, outcome)?;
                 self.submit_in_turn(index, work);
                 Ok(())
@@ -406,7 +416,11 @@ impl DeviceServer {
 
     /// Whether a command that changes a range has to wait for one that has an overlapping range to itself, or the other way round.
     fn must_wait(&self, index: usize) -> bool {
-        let task = |index: usize| self.commands[index].task.as_ref().map(|task| (task.changes, task.exclusive));
+        let task = |index: usize| {
+            let command = &self.commands[index];
+            let plain = command.plain.as_ref().map(|plain| (plain::changes(plain), false));
+            plain.or_else(|| command.task.as_ref().map(|task| (task.changes, task.exclusive)))
+        };
         let Some((Some(range), exclusive)) = task(index) else { return false };
         let overlaps = |other: usize| match task(other) {
             Some((Some(other_range), other_exclusive)) => {
@@ -418,7 +432,7 @@ impl DeviceServer {
     }
 
     /// Lets those go on that waited for a range.
-    fn retry_waiting(&mut self) {
+    pub(super) fn retry_waiting(&mut self) {
         for _ in 0..self.waiting.len() {
             let Some((index, work)) = self.waiting.pop_front() else { return };
             // A waiting command neither waits for itself nor for those behind it.
@@ -488,6 +502,9 @@ impl DeviceServer {
 
     /// A request came back.
     fn completed(&mut self, index: usize) -> Result<(), ServeError> {
+        if self.finish_plain(index)? {
+            return Ok(());
+        }
         let command = &mut *self.commands[index];
         let (op, status) = (command.completed().request.op, command.completed().status);
         if op == abi::TCMU_OP_SCSI {
@@ -514,11 +531,13 @@ impl DeviceServer {
         let slot = command.completed();
         let sense = &slot.sense[..(slot.request.sense_length as usize).min(slot.sense.len())];
         let step = engine::resume(&mut self.unit, &mut task, &command.buffer(), &slot.request, status, sense);
+        self.judge = Judge::of(&self.unit);
         let give_up = self.stopping && command.detached && matches!(step, Step::Submit(_));
         if give_up {
             // The daemon ends or the device goes: nobody waits for this, and nobody will be there to finish it.
             tracing::warn!(device = self.name, "an operation in the background was not finished");
             engine::abandon(&mut self.unit, &mut task);
+            self.judge = Judge::of(&self.unit);
         }
         command.task = Some(task);
         match step {
@@ -570,15 +589,6 @@ impl DeviceServer {
 
     /// Completes a command's entry on the ring.
     fn complete(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
-        let mut sense = [0; SENSE_BUFFER];
-        let length = match outcome.sense {
-            // As the control page says; and where the fixed format can't hold it.
-            Some(value) if self.unit.descriptor_sense() || value.information.is_some_and(|i| u32::try_from(i).is_err()) => {
-                value.write_descriptor(&mut sense)
-            }
-            Some(value) => value.write_fixed(&mut sense),
-            None => 0,
-        };
         let command = &self.commands[index];
         command.bidi_buffer().fill(0);
         let buffer = command.buffer();
@@ -586,20 +596,28 @@ impl DeviceServer {
         let data = match outcome.data {
             // A Data-Out buffer, unless the initiator has the directions wrong (which the ring does not tell): then the kernel shows it
             // what is in there. Clearing one byte and showing that one costs nothing.
-            None if knows_length && buffer.len() > 1 => {
+            None if knows_length && buffer.has_more_than(1) => {
                 buffer.fill_at(0, 1, 0);
                 Some(1)
             }
             None if outcome.status != Status::Good as u8 => Some(0),
             data => data,
         };
-        let read_len = data.filter(|valid| *valid < buffer.len()).and_then(|valid| u32::try_from(valid).ok());
+        let read_len = data.filter(|valid| buffer.has_more_than(*valid)).and_then(|valid| u32::try_from(valid).ok());
         if let Some(valid) = read_len {
             // A kernel without READ_LEN, and any kernel for a length of 0, copies the whole buffer: clear what isn't ours to show.
             if valid == 0 || !knows_length {
                 buffer.fill_at(valid as usize, usize::MAX, 0);
             }
         }
+        let Some(value) = outcome.sense else { return self.put(index, outcome.status, &[], read_len) };
+        let mut sense = [0; SENSE_BUFFER];
+        // As the control page says; and where the fixed format can't hold it.
+        let length = if self.unit.descriptor_sense() || value.information.is_some_and(|i| u32::try_from(i).is_err()) {
+            value.write_descriptor(&mut sense)
+        } else {
+            value.write_fixed(&mut sense)
+        };
         self.put(index, outcome.status, &sense[..length], read_len)
     }
 
@@ -638,6 +656,7 @@ impl DeviceServer {
         tracing::info!(device = self.name, kind = notice.kind, commands = notice.commands.len(), "task management");
         if notice.kind == LUN_RESET {
             self.unit.reset();
+            self.judge_anew();
         }
         for index in 0..self.commands.len() {
             let command = &self.commands[index];

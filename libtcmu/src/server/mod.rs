@@ -3,6 +3,7 @@
 //! | module | subject |
 //! |---|---|
 //! | `device` | one device: its commands, and their way through engine and handler |
+//! | `plain` | the quick way through it, for plain reads and writes |
 //! | `command`, `slot` | a command in flight: our half, and the half that its handler sees |
 //! | `reactor` | a thread that serves many devices |
 //! | `waker` | completions from other threads |
@@ -15,6 +16,7 @@ mod counters;
 mod device;
 mod io;
 mod peer;
+mod plain;
 mod pool;
 mod reactor;
 mod slot;

@@ -139,16 +139,26 @@ impl Slot {
 /// `tcmu_request::complete` of all requests of the device server.
 unsafe extern "C" fn complete(request: *mut abi::tcmu_request, status: i32) {
     let slot = request.cast::<Slot>();
-    // SAFETY: requests with this function are the first field of a slot.
-    if unsafe { (*slot).state.swap(state::IDLE, Ordering::Relaxed) } != state::SUBMITTED {
+    // SAFETY: requests with this function are the first field of a slot, and slots live as long as their device, as `shared` does.
+    let (state, shared) = unsafe { (&(*slot).state, &*(*slot).shared) };
+    let here = shared.is_served_here();
+    // A handler that completes twice does so on one thread, or else races in its own memory: on the serving thread, where most
+    // requests end, a locked instruction is saved.
+    let had = if here {
+        let had = state.load(Ordering::Relaxed);
+        state.store(state::IDLE, Ordering::Relaxed);
+        had
+    } else {
+        state.swap(state::IDLE, Ordering::Relaxed)
+    };
+    if had != state::SUBMITTED {
         tracing::error!("a handler completed a request that it did not have; that is a bug in the handler");
         return;
     }
-    // SAFETY: the request was submitted, so the slot is there, its device is open, and the completer is the only one to touch it.
+    // SAFETY: the request was submitted, so the completer is the only one to touch it.
     unsafe {
         (*slot).status = status;
-        let shared = &*(*slot).shared;
-        if shared.is_served_here() {
+        if here {
             (*slot).next = shared.local.replace(slot);
         } else {
             shared.waker.push_slot(slot);

@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::atomic::{AtomicBool, AtomicPtr, Ordering},
 };
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -17,6 +17,8 @@ use super::slot::Slot;
 pub struct Waker {
     slots: AtomicPtr<Slot>,
     ios: AtomicPtr<abi::tcmu_io>,
+    /// The descriptor was made readable.
+    rung: AtomicBool,
     fd: OwnedFd,
 }
 
@@ -26,6 +28,7 @@ impl Waker {
         Ok(Waker {
             slots: AtomicPtr::new(ptr::null_mut()),
             ios: AtomicPtr::new(ptr::null_mut()),
+            rung: AtomicBool::new(false),
             fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
@@ -33,11 +36,16 @@ impl Waker {
     /// Makes the descriptor readable.
     pub fn wake(&self) {
         let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        // After the write: who sees this finds the descriptor readable, and who doesn't yet is woken once more.
+        self.rung.store(true, Ordering::Release);
     }
 
-    /// Makes the descriptor unreadable. To be called before the stacks are emptied.
+    /// Makes the descriptor unreadable. To be called before the stacks are emptied. A system call only if it was readable.
     pub fn clear(&self) {
-        let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+        if self.rung.load(Ordering::Acquire) {
+            self.rung.store(false, Ordering::Relaxed);
+            let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+        }
     }
 
     /// Hands a completed slot over.

@@ -97,7 +97,9 @@ fn read_sense(sense: &[u8]) -> Option<Sense> {
             while let [kind, length, ..] = *rest {
                 let Some(descriptor) = rest.get(..2 + usize::from(length)) else { break };
                 match kind {
-                    0x00 if descriptor.len() == 12 && descriptor[2] & 0x80 != 0 => read.information = Some(number(&descriptor[4..])),
+                    0x00 if descriptor.len() == 12 && descriptor[2] & 0x80 != 0 => {
+                        read.information = Some(number(&descriptor[4..]));
+                    }
                     0x02 if descriptor.len() == 8 => read.field = pointer(read.key, &descriptor[4..7]),
                     _ => {}
                 }
@@ -182,8 +184,7 @@ pub mod tests {
     #[test]
     fn both_formats_of_sense_data_say_the_same() {
         let fixed = [0xf0, 0, 5, 0, 0, 0, 9, 10, 0, 0, 0, 0, 0x24, 0, 0, 0xcd, 0, 3];
-        let descriptor =
-            [0x72, 5, 0x24, 0, 0, 0, 0, 20, 0, 10, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 9, 2, 6, 0, 0, 0xcd, 0, 3, 0];
+        let descriptor = [0x72, 5, 0x24, 0, 0, 0, 0, 20, 0, 10, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 9, 2, 6, 0, 0, 0xcd, 0, 3, 0];
         let sense = read_sense(&fixed).unwrap();
         assert_eq!(read_sense(&descriptor), Some(sense));
         assert_eq!(sense.information, Some(9));

@@ -211,7 +211,9 @@ commands! {
 impl Definition {
     /// The command of a CDB, if it is one of those that are sent.
     pub fn of(cdb: &[u8]) -> Option<&'static Definition> {
-        COMMANDS.iter().find(|c| Some(&c.code) == cdb.first() && c.action.is_none_or(|a| cdb.get(1).is_some_and(|b| b & 0x1f == a)))
+        COMMANDS
+            .iter()
+            .find(|c| Some(&c.code) == cdb.first() && c.action.is_none_or(|a| cdb.get(1).is_some_and(|b| b & 0x1f == a)))
     }
 
     /// How many blocks, or bytes, it is about. No blocks are 256 in the 6-byte commands (SBC-4 5.16).

@@ -111,7 +111,10 @@ mod tests {
         assert_eq!(differences(&read(), &good(&[1], 3), &good(&[1, 3, 1, 1], 0)), [" residual: ours positive, peer 0"]);
         assert_eq!(differences(&read(), &good(&[1], 3), &good(&[1, 3], 2)), [" residual: ours positive, peer another positive"]);
         let inquiry = Request { cdb: vec![0x12, 1, 0x80, 0, 8, 0], out: Payload::None, room: 8 };
-        assert_eq!(differences(&inquiry, &good(&[0, 0x80, 0, 1, 65], 3), &good(&[0, 0x80, 0, 2, 66, 67], 2)), Vec::<String>::new());
+        assert_eq!(
+            differences(&inquiry, &good(&[0, 0x80, 0, 1, 65], 3), &good(&[0, 0x80, 0, 2, 66, 67], 2)),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

@@ -91,7 +91,9 @@ fn flags(random: &mut Random, definition: &Definition, cdb: &mut [u8]) {
         let often = if descriptive || (flag.valued && flag.name != "bytchk") { 2 } else { 10 };
         if random.once_in(often) {
             let known: &[u8] = match (definition.kind, flag.name) {
-                (Kind::Describe(Format::Inquiry), "page") => &[0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2, 0xb3, 0x89, 0x01],
+                (Kind::Describe(Format::Inquiry), "page") => {
+                    &[0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2, 0xb3, 0x89, 0x01]
+                }
                 (Kind::Describe(Format::Log), "page") => &[0x00, 0x02, 0x0c, 0x0d, 0x0f, 0x2f, 0x3f],
                 (_, "page") => &[0x01, 0x02, 0x03, 0x08, 0x0a, 0x1a, 0x1c, 0x3f, 0x00],
                 (_, "subpage") => &[0x00, 0x01, 0x02, 0x05, 0xff, 0xff, 0x00],
@@ -257,7 +259,8 @@ mod tests {
         let requests = many(2);
         for command in COMMANDS {
             for flag in command.flags {
-                let set = |r: &&Request| r.definition().is_some_and(|d| d.name == command.name) && r.cdb[flag.at] & flag.mask != 0;
+                let set =
+                    |r: &&Request| r.definition().is_some_and(|d| d.name == command.name) && r.cdb[flag.at] & flag.mask != 0;
                 assert!(requests.iter().any(|r| set(&r)), "{} {}", command.name, flag.name);
             }
         }
@@ -273,8 +276,20 @@ mod tests {
     #[test]
     fn edges_come_up() {
         let requests = many(5);
-        let any = |wanted: &str| requests.iter().any(|r| crate::features::features(r, r.out.length(), &GEOMETRY).iter().any(|f| f == wanted));
-        for feature in ["out of range", "at the end", "no blocks", "short buffer", "long buffer", "reserved", "naca", "miscompare", "no length"] {
+        let any = |wanted: &str| {
+            requests.iter().any(|r| crate::features::features(r, r.out.length(), &GEOMETRY).iter().any(|f| f == wanted))
+        };
+        for feature in [
+            "out of range",
+            "at the end",
+            "no blocks",
+            "short buffer",
+            "long buffer",
+            "reserved",
+            "naca",
+            "miscompare",
+            "no length",
+        ] {
             assert!(any(feature), "{feature}");
         }
     }

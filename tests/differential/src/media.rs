@@ -29,7 +29,9 @@ pub fn changed(request: &Request, out: &[u8], geometry: &Geometry) -> Vec<(u64, 
             0 => within(lba, capacity.saturating_sub(lba).max(1)).collect(),
             count => within(lba, count).collect(),
         },
-        Kind::Unmap => out.get(8..).unwrap_or_default().chunks_exact(16).flat_map(|d| within(number(&d[..8]), number(&d[8..12]))).collect(),
+        Kind::Unmap => {
+            out.get(8..).unwrap_or_default().chunks_exact(16).flat_map(|d| within(number(&d[..8]), number(&d[8..12]))).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -42,6 +44,11 @@ pub fn stops_scsi_debug(cdb: &[u8], out: &[u8]) -> bool {
     length != out.len() || length >= 8 && (says(0) != length - 2 || says(2) != (length - 8) / 16 * 16)
 }
 
+/// A WRITE SAME that may unmap, with data: scsi_debug unmaps whatever the data is, after which blocks read as zeros.
+pub fn unmaps_data(request: &Request) -> bool {
+    request.definition().is_some_and(|d| matches!(d.kind, Kind::WriteSame) && d.value(&request.cdb, "unmap") != 0)
+}
+
 /// What the blocks of a medium access hold after it, if the command defines that.
 pub fn defined(request: &Request, out: &[u8], before: &[u8], geometry: &Geometry) -> Option<Vec<u8>> {
     let definition = request.definition()?;
@@ -51,7 +58,9 @@ pub fn defined(request: &Request, out: &[u8], before: &[u8], geometry: &Geometry
         Kind::OrWrite => (out.len() >= length).then(|| before.iter().zip(out).map(|(a, b)| a | b).collect()),
         Kind::CompareAndWrite => out.get(length..2 * length).map(<[u8]>::to_vec),
         Kind::WriteSame if definition.value(&request.cdb, "ndob") != 0 => Some(vec![0; length]),
-        Kind::WriteSame => (out.len() >= geometry.block).then(|| out[..geometry.block].iter().copied().cycle().take(length).collect()),
+        Kind::WriteSame => {
+            (out.len() >= geometry.block).then(|| out[..geometry.block].iter().copied().cycle().take(length).collect())
+        }
         _ => None,
     }
 }

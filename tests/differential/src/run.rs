@@ -41,7 +41,8 @@ impl<'a> Runner<'a> {
             unit.send(START, &[], 0)?;
             settle(*unit)?;
             let answer = unit.send(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[], 8)?;
-            let data = answer.data.get(..8).filter(|_| answer.good()).ok_or_else(|| io::Error::other("READ CAPACITY(10) failed"))?;
+            let data =
+                answer.data.get(..8).filter(|_| answer.good()).ok_or_else(|| io::Error::other("READ CAPACITY(10) failed"))?;
             geometries.push((crate::answer::number(&data[..4]) + 1, crate::answer::number(&data[4..])));
             modes.push(unit.send(MODE_SENSE_ALL, &[], 0x1000)?.data);
         }
@@ -70,9 +71,8 @@ impl<'a> Runner<'a> {
         }
         let answers = self.exchange(&name, &request, &outs)?;
         let mut found = compare::differences(&request, &answers[0], &answers[1]);
-        if answers.iter().any(Answer::good) {
-            found.extend(self.even_out(&request, &outs, &answers)?.map(str::to_string));
-        }
+        // Also after a refusal: scsi_debug does the descriptors of an UNMAP list one by one, and refuses at the first bad one.
+        found.extend(self.even_out(&request, &outs, &answers)?.map(str::to_string));
         if answers.iter().all(Answer::good) {
             *self.report.good.entry(request.name()).or_default() += 1;
         }
@@ -81,7 +81,7 @@ impl<'a> Runner<'a> {
             self.report.add(format!("{name}{difference}"), example, self.table);
         }
         match (request.definition().map(|d| d.kind), request.cdb[0]) {
-            (Some(Kind::ModeSelect), _) => self.restore_modes(&answers)?,
+            (Some(Kind::ModeSelect), _) => self.restore_modes()?,
             (_, 0x1b) => self.start_again(&name, number)?,
             _ => {}
         }
@@ -156,7 +156,8 @@ impl<'a> Runner<'a> {
         let [ours, peer] = &mut self.units;
         for (lba, blocks) in media::changed(request, &outs[0], &self.geometry) {
             let checked = blocks.saturating_mul(self.geometry.block as u64) <= CHECKED;
-            let only_ours = answers[0].good() && answers[1].unknown_command();
+            // Where the peer can't be asked, or is known not to look at the data.
+            let only_ours = answers[0].good() && (answers[1].unknown_command() || media::unmaps_data(request));
             for (part, size) in if checked { vec![(lba, blocks)] } else { media::chunks(lba, blocks, &self.geometry).collect() } {
                 let a = media::read(*ours, part, size, &self.geometry)?;
                 let b = media::read(*peer, part, size, &self.geometry)?;
@@ -167,6 +168,14 @@ impl<'a> Runner<'a> {
                     }
                 } else if answers.iter().all(Answer::good) && a != b {
                     found = Some(" medium: differs");
+                } else if !answers.iter().any(Answer::good) && a != b {
+                    // Where the peer holds zeros that ours does not, it is the peer that unmapped.
+                    let mut pairs = a.iter().zip(&b).filter(|(a, b)| a != b);
+                    found = Some(if pairs.all(|(_, b)| *b == 0) {
+                        " medium: changed though both refused (peer: the descriptors before the bad one)"
+                    } else {
+                        " medium: changed though both refused"
+                    });
                 }
                 if a != b {
                     media::write(*peer, part, &a, &self.geometry)?;
@@ -176,14 +185,16 @@ impl<'a> Runner<'a> {
         Ok(found)
     }
 
-    /// Both as they were before a MODE SELECT that at least one of them executed.
-    fn restore_modes(&mut self, answers: &[Answer; 2]) -> io::Result<()> {
-        for ((unit, modes), answer) in self.units.iter_mut().zip(&self.modes).zip(answers) {
-            for page in [0x0a, 0x08].into_iter().filter(|_| answer.good()) {
+    /// Both as they were before a MODE SELECT. Also where it was refused: scsi_debug changes its pages before it looks at the whole list.
+    fn restore_modes(&mut self) -> io::Result<()> {
+        for (unit, modes) in self.units.iter_mut().zip(&self.modes) {
+            for page in [0x0a, 0x08] {
                 let list = crate::request::ModeList { page, ten: true, descriptor: false, flip: None, extra: 0 };
                 let list = lists::mode_bytes(&list, modes);
+                // A unit attention condition that is pending would be told in place of the change.
+                settle(*unit)?;
                 let answer = unit.send(&[0x55, 0x10, 0, 0, 0, 0, 0, 0, list.len() as u8, 0], &list, 0)?;
-                if !answer.good() && !answer.unit_attention() {
+                if !answer.good() {
                     return Err(io::Error::other(format!("mode page {page:02X}h could not be restored: {}", answer.outcome())));
                 }
                 settle(*unit)?;

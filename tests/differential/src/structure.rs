@@ -71,7 +71,9 @@ fn inside(format: Format, cdb: &[u8], data: &[u8]) -> Result<(), &'static str> {
         Format::Luns => check((data.len() - 8).is_multiple_of(8), "LUN LIST LENGTH is no multiple of 8"),
         Format::PortGroups => port_groups(cdb, data),
         Format::Opcodes => opcodes(cdb, data),
-        Format::TaskManagement => check(data.len() == if cdb[2] & 0x80 != 0 { 16 } else { 4 }, "the length is not what REPD asks for"),
+        Format::TaskManagement => {
+            check(data.len() == if cdb[2] & 0x80 != 0 { 16 } else { 4 }, "the length is not what REPD asks for")
+        }
         Format::Opaque => Ok(()),
     }
 }

@@ -75,7 +75,10 @@ mod tests {
         for (at, accepted) in table.difference.iter().enumerate() {
             let Accepted { pattern, clause, reason } = accepted;
             assert!(reason.len() > 20, "{pattern}: {reason}");
-            assert!(clause.as_ref().is_none_or(|c| c.starts_with("SPC-") || c.starts_with("SBC-") || c.starts_with("SAM-")), "{pattern}");
+            assert!(
+                clause.as_ref().is_none_or(|c| c.starts_with("SPC-") || c.starts_with("SBC-") || c.starts_with("SAM-")),
+                "{pattern}"
+            );
             assert!(pattern.contains("ours") || pattern.contains("peer"), "{pattern} says of no unit what it does");
             assert!(!table.difference[..at].iter().any(|earlier| earlier.pattern == *pattern), "{pattern} is there twice");
         }
@@ -98,8 +101,10 @@ mod tests {
 
     #[test]
     fn entries_that_nothing_needed_are_told() {
-        let table = Table::read("[[difference]]\npattern = 'a*'\nreason = 'x'\n[[difference]]\npattern = 'b'\nreason = 'y'").unwrap();
-        let unused: Vec<&str> = table.unused(&["ab".to_string()]).map(|accepted| &accepted.pattern[..]).collect();
+        let table =
+            Table::read("[[difference]]\npattern = 'a*'\nreason = 'x'\n[[difference]]\npattern = 'b'\nreason = 'y'").unwrap();
+        let keys = ["ab".to_string()];
+        let unused: Vec<&str> = table.unused(&keys).map(|accepted| &accepted.pattern[..]).collect();
         assert_eq!(unused, ["b"]);
         assert!(Table::read("[[difference]]\npattern = 'a'").is_err(), "no reason");
     }

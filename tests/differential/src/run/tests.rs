@@ -40,7 +40,7 @@ impl Target for Disk {
                     None => answer = check(5, 0x21, None),
                 }
             }
-            0x2a | 0x8a | 0x8b | 0x93 => {
+            0x2a | 0x41 | 0x8a | 0x8b | 0x93 => {
                 for (lba, blocks) in media::changed(&request, out, &geometry) {
                     let before = self.medium[bytes(lba, blocks)].to_vec();
                     let after = media::defined(&request, out, &before, &geometry).filter(|_| self.forgets != Some(cdb[0]));
@@ -84,7 +84,11 @@ fn two_disks_that_are_the_same_have_no_differences() {
 fn a_write_that_only_one_executed_is_reported_and_made_up_for() {
     for (refuses_ours, outcome) in [(true, ": ours ILLEGAL REQUEST/INVALID COMMAND OPERATION CODE, peer GOOD"), (false, "")] {
         let (mut ours, mut peer) = (Disk::new(), Disk::new());
-        if refuses_ours { ours.refused = Some(0x93) } else { peer.refused = Some(0x93) }
+        if refuses_ours {
+            ours.refused = Some(0x93);
+        } else {
+            peer.refused = Some(0x93);
+        }
         let found = keys(&mut ours, &mut peer, &[write(0x93), write(0x8b)]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("WRITE SAME(16)") && found[0].ends_with(outcome), "{found:?}");

@@ -1,0 +1,233 @@
+//! Nanoseconds for a command, from the ring to its completion, against the simulated kernel; only our side is timed. In batches, since
+//! that is how commands come when it matters.
+//!
+//! `commands [--batch N] [--seconds S] [--json] [--plugins DIR] [CASE...]`, or `commands --count N CASE` to execute exactly so many
+//! batches: for instruction counts.
+use std::{
+    hint::black_box,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tcmu::{
+    mapping::Mapping,
+    ring::{Completion, Fetched, Next, Ring},
+    server::{Attach, Server, Solo},
+    sim::{Data, SimConfig, SimKernel},
+};
+use tcmu_handler_api::{
+    host::{Events, Level, OpenSpec, Plugin},
+    plugin::DeviceInfo,
+};
+
+struct Quiet;
+impl Events for Quiet {
+    fn log(&self, _: Level, _: &str) {}
+}
+
+const SIZE: u64 = 64 << 20;
+
+/// What a case needs for a batch: commands that are put on the ring.
+fn read_4k(n: u64) -> ([u8; 10], Data) {
+    ([0x28, 0, 0, 0, (n >> 5) as u8, (n << 3) as u8, 0, 0, 8, 0], Data::In(4096))
+}
+
+fn write_4k(n: u64) -> ([u8; 10], Data) {
+    let (mut cdb, _) = read_4k(n);
+    cdb[0] = 0x2a;
+    (cdb, Data::Out(vec![0x5a; 4096]))
+}
+
+fn test_unit_ready(_: u64) -> ([u8; 10], Data) {
+    ([0; 10], Data::None)
+}
+
+type Make = fn(u64) -> ([u8; 10], Data);
+
+/// One side under test.
+trait Side {
+    /// Takes what is on the ring and completes it.
+    fn turn(&mut self);
+}
+
+struct Bare(Ring, Vec<Fetched>);
+
+impl Side for Bare {
+    fn turn(&mut self) {
+        let mut taken = 0;
+        while let Ok(Next::Command) = self.0.next(&mut self.1[taken]) {
+            black_box(&self.1[taken]);
+            taken += 1;
+        }
+        for fetched in &self.1[..taken] {
+            let _ = self.0.complete(fetched.id, &Completion { status: 0, sense: &[], read_len: None });
+        }
+        self.0.publish();
+    }
+}
+
+struct Served(Solo);
+
+impl Side for Served {
+    fn turn(&mut self) {
+        self.0.turn().expect("the simulated kernel does not lie");
+    }
+}
+
+fn served(plugins: &Path, plugin: &str, config: &str, batch: usize) -> (SimKernel, Box<dyn Side>) {
+    let (kernel, map, fd) = sim(batch);
+    let plugin = Plugin::load(&plugins.join(plugin), Server::services()).unwrap_or_else(|error| panic!("{plugin}: {error}"));
+    let spec = OpenSpec { name: "user_0/t", config, take_over: false, info: DeviceInfo::new(SIZE, 512) };
+    let device = plugin.open(spec, Arc::new(Quiet)).unwrap_or_else(|error| panic!("{config}: {error}"));
+    let attach = Attach {
+        name: "user_0/t".into(),
+        uio: fd,
+        map_size: map.len(),
+        device,
+        target: Arc::new(|| None),
+        hw_max_sectors: 1024,
+        copies_with: Vec::new(),
+    };
+    (kernel, Box::new(Served(Solo::mapped(map, attach, 2).expect("attached"))))
+}
+
+fn sim(batch: usize) -> (SimKernel, Arc<Mapping>, std::os::fd::OwnedFd) {
+    let config = SimConfig { pages: batch.max(64) * 2, ..SimConfig::default() };
+    SimKernel::new(config).expect("memory")
+}
+
+fn ring(_: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
+    let (kernel, map, _) = sim(batch);
+    let fetched = (0..=batch).map(|_| Fetched::default()).collect();
+    (kernel, Box::new(Bare(Ring::attach(map).expect("a sound mailbox"), fetched)))
+}
+
+fn null(plugins: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
+    // Without clearing the buffers, which would be all that is measured.
+    served(plugins, "libhandler_null.so", "x;fill=off", batch)
+}
+
+fn alloc(plugins: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
+    served(plugins, "libhandler_alloc.so", "a", batch)
+}
+
+fn file(plugins: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
+    let directory = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+    let path = directory.join(format!("commands-{}.img", std::process::id()));
+    std::fs::write(&path, vec![0x5a; SIZE as usize]).expect("room in memory");
+    let sides = served(plugins, "libhandler_file.so", &path.display().to_string(), batch);
+    let _ = std::fs::remove_file(path);
+    sides
+}
+
+type Sides = fn(&Path, usize) -> (SimKernel, Box<dyn Side>);
+
+const CASES: &[(&str, Sides, Make)] = &[
+    ("ring", ring, read_4k),
+    ("null read", null, read_4k),
+    ("null write", null, write_4k),
+    ("test unit ready", null, test_unit_ready),
+    ("alloc read", alloc, read_4k),
+    ("alloc write", alloc, write_4k),
+    ("file read", file, read_4k),
+    ("file write", file, write_4k),
+];
+
+/// Runs batches until `enough`; nanoseconds per command of each.
+fn run(kernel: &mut SimKernel, side: &mut dyn Side, make: Make, batch: usize, mut enough: impl FnMut(usize) -> bool) -> Vec<f64> {
+    let (mut times, mut n) = (Vec::new(), 0);
+    while !enough(times.len()) {
+        for _ in 0..batch {
+            let (cdb, data) = make(n);
+            n += 1;
+            let length = if cdb[0] == 0 { 6 } else { 10 };
+            kernel.queue_quietly(&cdb[..length], data).expect("room");
+        }
+        kernel.ring_bell();
+        let start = Instant::now();
+        timed(side);
+        let time = start.elapsed();
+        times.push(time.as_nanos() as f64 / batch as f64);
+        let mut done = kernel.reap().expect("a sound ring");
+        while done.len() < batch {
+            std::thread::yield_now();
+            side.turn();
+            done.extend(kernel.reap().expect("a sound ring"));
+        }
+        assert!(done.iter().all(|done| done.status == 0), "{done:?}");
+    }
+    times
+}
+
+/// What an instruction count is of.
+#[inline(never)]
+fn timed(side: &mut dyn Side) {
+    side.turn();
+}
+
+/// The bare `preadv` of the same bytes in the same batches, which `file` is held against.
+fn preadv(batch: usize, seconds: f64) -> f64 {
+    let directory = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+    let path = directory.join(format!("preadv-{}.img", std::process::id()));
+    std::fs::write(&path, vec![0x5a; SIZE as usize]).expect("room in memory");
+    let file = std::fs::File::open(&path).expect("just made");
+    let _ = std::fs::remove_file(path);
+    let mut buffer = vec![0; 4096 * batch];
+    let (mut times, mut n, end) = (Vec::new(), 0u64, Instant::now() + Duration::from_secs_f64(seconds));
+    while Instant::now() < end {
+        let start = Instant::now();
+        for part in buffer.chunks_mut(4096) {
+            let mut part = [std::io::IoSliceMut::new(part)];
+            rustix::io::preadv(&file, &mut part, (n & 0x1fff) * 4096).expect("within the file");
+            n += 1;
+        }
+        times.push(start.elapsed().as_nanos() as f64 / batch as f64);
+    }
+    median(&mut times)
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn main() {
+    let (mut batch, mut seconds, mut count, mut json, mut names) = (32, 1.0, None, false, Vec::new());
+    let mut plugins = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release"));
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().expect("a value");
+        match argument.as_str() {
+            "--batch" => batch = value().parse().expect("a number"),
+            "--seconds" => seconds = value().parse().expect("a number"),
+            "--count" => count = Some(value().parse::<usize>().expect("a number")),
+            "--plugins" => plugins = value().into(),
+            "--json" => json = true,
+            "--bench" => {} // cargo's
+            _ => names.push(argument),
+        }
+    }
+    let mut lines = Vec::new();
+    for (name, sides, make) in CASES.iter().filter(|(name, ..)| names.is_empty() || names.iter().any(|wanted| wanted == name)) {
+        let (mut kernel, mut side) = sides(&plugins, batch);
+        if let Some(count) = count {
+            run(&mut kernel, &mut *side, *make, batch, |done| done == count);
+            continue;
+        }
+        run(&mut kernel, &mut *side, *make, batch, |done| done == 100); // chunks, slots and caches are there after this
+        let end = Instant::now() + Duration::from_secs_f64(seconds);
+        lines.push(((*name).to_owned(), median(&mut run(&mut kernel, &mut *side, *make, batch, |_| Instant::now() >= end))));
+    }
+    if count.is_none() && names.is_empty() {
+        lines.push(("preadv alone".into(), preadv(batch, seconds)));
+    }
+    if json {
+        let fields: Vec<String> = lines.iter().map(|(name, ns)| format!("\"{name}\": {ns:.2}")).collect();
+        println!("{{\"batch\": {batch}, \"nanoseconds\": {{{}}}}}", fields.join(", "));
+        return;
+    }
+    for (name, ns) in lines {
+        println!("{name:<16} {ns:>8.1} ns  {:>6.2} million/s", 1000.0 / ns);
+    }
+}
