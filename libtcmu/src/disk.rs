@@ -163,7 +163,7 @@ impl DiskBuilder {
             .set_flags(DeviceFlags::READ_ONLY, self.read_only);
         let server = match self.server {
             Some(server) => server,
-            None => Server::start(ServerOptions { reactors: 1, workers: 4 })?,
+            None => Server::start(ServerOptions { reactors: 1, workers: 4, ..ServerOptions::default() })?,
         };
         let device = OpenDevice::embed(Adapter(storage), info, Arc::new(ToTracing), Server::services())?;
 

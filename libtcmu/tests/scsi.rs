@@ -100,7 +100,7 @@ fn cve_2021_3139_a_copy_does_not_reach_another_unit() {
 
 /// Two units of one server, which copy to each other as far as `allowed` goes.
 fn pair(allowed: bool) -> [(SimKernel, Box<tcmu::server::Attached>); 2] {
-    let server = Server::start(ServerOptions { reactors: 2, workers: 1 }).unwrap();
+    let server = Server::start(ServerOptions { reactors: 2, workers: 1, ..ServerOptions::default() }).unwrap();
     [("user_0/a", "user_1/b", "0a"), ("user_1/b", "user_0/a", "0b")].map(|(name, other, serial)| {
         let (kernel, map, uio) = SimKernel::new(SimConfig::default()).unwrap();
         let device = OpenDevice::embed(memory().0, info(), Arc::new(common::Quiet), Server::services()).unwrap();

@@ -317,7 +317,7 @@ fn a_lying_ring_stops_its_device_with_one_clear_word() {
     let (memory, _) = memory();
     let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
     let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
-    let server = Server::start(ServerOptions { reactors: 1, workers: 1 }).unwrap();
+    let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
     let attach = Attach {
         name: "t".into(),
         uio: fd,

@@ -27,6 +27,10 @@ pub struct Config {
     pub reactors: usize,
     /// Threads for handlers that block and for file I/O, for each handler; 0: four for each core, at most 32.
     pub workers: usize,
+    /// How I/O that may block is done: `auto`, `io_uring` or `threads`.
+    pub io_engine: String,
+    /// The longest time that a reactor looks at its busy rings before it sleeps; 0: it sleeps at once.
+    pub poll_microseconds: u64,
     /// Subtypes of handlers that get a process for each device.
     pub host_per_device: Vec<String>,
     /// Users, by subtype, that handlers run as instead of root.
@@ -52,6 +56,8 @@ impl Default for Config {
             foreign_subtypes: Vec::new(),
             reactors: 0,
             workers: 0,
+            io_engine: "auto".into(),
+            poll_microseconds: 100,
             host_per_device: Vec::new(),
             host_users: BTreeMap::new(),
             give_up_seconds: 0,
@@ -138,6 +144,13 @@ impl Config {
         if config.give_up_seconds > 86_400 {
             let value = config.give_up_seconds;
             return Err(wrong(line_of("give_up_seconds"), format!("give_up_seconds = {value}: 0 to 86400 is needed")));
+        }
+        if let Err(problem) = config.io_engine.parse::<tcmu::server::IoEngine>() {
+            return Err(wrong(line_of("io_engine"), format!("io_engine = {problem}")));
+        }
+        if config.poll_microseconds > 1000 {
+            let value = config.poll_microseconds;
+            return Err(wrong(line_of("poll_microseconds"), format!("poll_microseconds = {value}: 0 to 1000 is needed")));
         }
         for (key, value) in [("reactors", config.reactors), ("workers", config.workers)] {
             if value > 1024 {

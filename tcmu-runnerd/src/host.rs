@@ -15,7 +15,7 @@ use std::{
 use tcmu::{
     BackstoreId, Roots,
     configfs::Backstore,
-    server::{Attach, Attached, Server, ServerOptions},
+    server::{Attach, Attached, IoEngine, Server, ServerOptions},
 };
 use tcmu_handler_api::{
     host::{Events, Level, OpenSpec, Plugin, log_to},
@@ -38,6 +38,10 @@ pub struct HostOptions<'a> {
     pub reactors: usize,
     /// See [`crate::config::Config`].
     pub workers: usize,
+    /// See [`crate::config::Config`].
+    pub io_engine: IoEngine,
+    /// The longest poll.
+    pub poll: Duration,
     /// Whom it runs as, if not as who started it.
     pub user: Option<&'a str>,
 }
@@ -69,7 +73,12 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
             "PR_SET_IO_FLUSHER is not in force (needs CAP_SYS_RESOURCE): a disk that this machine itself uses may deadlock under memory pressure"
         );
     }
-    let server = Server::start(ServerOptions { reactors: options.reactors, workers: options.workers })?;
+    let server = Server::start(ServerOptions {
+        reactors: options.reactors,
+        workers: options.workers,
+        engine: options.io_engine,
+        poll: options.poll,
+    })?;
     let facts = HandlerFacts {
         subtype: plugin.subtype().into(),
         name: plugin.name().into(),

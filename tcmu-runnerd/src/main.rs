@@ -2,10 +2,12 @@
 use std::{
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use tcmu::server::IoEngine;
 use tcmu_runnerd::{
     config::Config,
     host::{self, HostOptions},
@@ -48,6 +50,11 @@ enum Sub {
         reactors: usize,
         #[arg(long)]
         workers: usize,
+        #[arg(long)]
+        io_engine: IoEngine,
+        /// Microseconds.
+        #[arg(long)]
+        poll: u64,
         /// For those who look at a list of processes.
         #[arg(long)]
         device: Option<String>,
@@ -67,8 +74,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, user, .. }) = arguments.command {
-        host::run(HostOptions { plugin: &plugin, log_level: &log_level, reactors, workers, user: user.as_deref() })?;
+    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, io_engine, poll, user, .. }) = arguments.command {
+        host::run(HostOptions {
+            plugin: &plugin,
+            log_level: &log_level,
+            reactors,
+            workers,
+            io_engine,
+            poll: Duration::from_micros(poll),
+            user: user.as_deref(),
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut config = Config::load(arguments.config.as_deref())?;
@@ -145,7 +160,7 @@ fn probe(plugin: &std::path::Path, config: &Config) -> anyhow::Result<HandlerFac
     let mut child = Command::new(std::env::current_exe()?)
         .args(["handler-host", "check"])
         .arg(plugin)
-        .args(["--log-level", &config.log_level, "--reactors", "1", "--workers", "1"])
+        .args(["--log-level", &config.log_level, "--reactors", "1", "--workers", "1", "--io-engine", "threads", "--poll", "0"])
         .stdin(Stdio::from(theirs))
         .stderr(Stdio::null())
         .spawn()?;

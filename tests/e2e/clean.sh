@@ -29,5 +29,6 @@ for link in $C/loopback/*/tpgt_1/lun/lun_*/*; do [ -L "$link" ] && timeout 10 rm
 for target in $C/loopback/naa.*; do timeout 10 rmdir "$target"/tpgt_1/lun/lun_* "$target/tpgt_1" "$target"; done
 for group in $C/core/user_*/*/alua/*/; do [[ $group == */default_tg_pt_gp/ ]] || timeout 5 rmdir "$group"; done
 for device in $C/core/user_*/*/; do timeout 5 rmdir "$device"; done
+for hba in $C/core/user_*; do timeout 5 rmdir "$hba"; done
 echo 0 >$M/block_netlink
 true

@@ -29,8 +29,8 @@ for block in 512 4096; do
     done
     udevadm settle -t 20 || true
     wait_for 20 modprobe -r scsi_debug
+    dmesg -C # which tells of every command of the kernel's own that met a stopped or write protected unit
     remove_loopback 1
     remove_backstore 0 a
 done
-# No look at the kernel's log: it tells of every command of its own that met a stopped or write protected unit.
 stop_daemon

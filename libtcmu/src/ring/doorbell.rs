@@ -10,19 +10,29 @@ pub struct Gone;
 
 /// A nonblocking UIO descriptor.
 #[derive(Debug)]
-pub struct Doorbell(OwnedFd);
+pub struct Doorbell {
+    fd: OwnedFd,
+    /// It is a UIO device, and not a simulated kernel's socket.
+    uio: bool,
+}
 
 impl Doorbell {
     /// Takes the descriptor over.
     pub fn new(fd: OwnedFd) -> Doorbell {
-        Doorbell(fd)
+        let uio = rustix::fs::fstat(&fd).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device());
+        Doorbell { fd, uio }
+    }
+
+    /// Whether events that nobody reads get in the way of new ones: they fill a socket; a UIO device just counts.
+    pub fn fills_up(&self) -> bool {
+        !self.uio
     }
 
     /// Takes note of all events so far, so that the descriptor becomes readable again only by a new one. To be called *before* the ring
     /// is scanned, or a wake-up is lost. Whether there was any.
     pub fn clear(&self) -> Result<bool, Gone> {
         loop {
-            match rustix::io::read(&self.0, &mut [0u8; 4]) {
+            match rustix::io::read(&self.fd, &mut [0u8; 4]) {
                 Ok(0) => return Err(Gone),
                 Ok(_) => return Ok(true),
                 Err(Errno::INTR) => {}
@@ -35,7 +45,7 @@ impl Doorbell {
     /// Tells the kernel to look at `cmd_tail`. The kernel handles the completions before this returns.
     pub fn kick(&self) -> Result<(), Gone> {
         loop {
-            match rustix::io::write(&self.0, &1u32.to_ne_bytes()) {
+            match rustix::io::write(&self.fd, &1u32.to_ne_bytes()) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 // Only a simulated kernel's socket can be full, and then there are kicks in it already.
@@ -48,6 +58,6 @@ impl Doorbell {
 
 impl AsFd for Doorbell {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }

@@ -120,6 +120,7 @@ pub struct DeviceServer {
     pub(super) exclusive: usize,
     pub(super) in_flight: usize,
     stopping: bool,
+    wakes: u32,
     pub(super) counters: Arc<Cells>,
     neighbours: Option<Arc<Neighbours>>,
 }
@@ -170,6 +171,7 @@ impl DeviceServer {
             exclusive: 0,
             in_flight: 0,
             stopping: false,
+            wakes: 0,
             counters: Arc::default(),
             neighbours: None,
         })
@@ -255,6 +257,23 @@ impl DeviceServer {
     pub fn turn(&mut self) -> Result<Turn, ServeError> {
         self.bell.clear()?;
         self.work()
+    }
+
+    /// A turn after something happened at the descriptor, for who is told of each time only. A UIO device then needs no reading; but
+    /// where nothing came, it may be gone.
+    pub(super) fn woken(&mut self) -> Result<Turn, ServeError> {
+        self.wakes = self.wakes.wrapping_add(1);
+        // Its count of events is compared with the count at the last reading, and must not come round to that.
+        if self.bell.fills_up() || !self.ring.has_entries() || self.wakes.is_multiple_of(1 << 20) {
+            self.bell.clear()?;
+        }
+        self.work()
+    }
+
+    /// Whether there is something on the ring that a turn would take.
+    #[inline]
+    pub(super) fn has_entries(&self) -> bool {
+        !self.stopping && self.ring.has_entries()
     }
 
     /// A turn without a look at the descriptor: after completions came back.

@@ -7,6 +7,7 @@ use tcmu_handler_api::{abi, host};
 use super::{
     pool::{Io, Job},
     slot::Shared,
+    uring::{self, Queued},
 };
 
 /// The services that the device server gives to handlers.
@@ -37,8 +38,45 @@ unsafe extern "C" fn io(request: *mut abi::tcmu_request, file_io: *mut abi::tcmu
             Io::Kept(file_io)
         }
     };
+    let mut queued = Some(Queued { request, io });
+    if shared.is_served_here() {
+        queued = queued.and_then(uring::queue);
+    }
+    if let Some(Queued { request, io }) = queued {
+        shared.pool.push(Job::Io(request, io));
+    }
+}
+
+/// Tells the outcome of an I/O, on the thread that serves its device.
+pub(super) fn end(request: *mut abi::tcmu_request, io: Io, status: i32) {
+    // SAFETY: the request is the host's until this I/O is done, which it is now, once.
+    unsafe {
+        match io {
+            Io::Copy(mut io) => host::finish(request, &raw mut io, status),
+            Io::Kept(io) => host::finish(request, io, status),
+        }
+    }
+}
+
+/// Has a thread do an I/O that io_uring did not do.
+pub(super) fn hand_over(request: *mut abi::tcmu_request, io: Io) {
+    // SAFETY: only requests with an owner are queued, which lives as long as its device.
+    let shared = unsafe { &*(*request).owner.cast::<Shared>() };
     shared.pool.push(Job::Io(request, io));
 }
+
+/// How I/O on a device's file can be tried on the serving thread.
+mod attempt {
+    /// With `RWF_NOWAIT`, which gives up where it would block. Not known yet, or known to work.
+    pub(super) const NO_WAIT: u8 = 0;
+    /// Just so: its file system is in memory, where nothing blocks.
+    pub(super) const PLAIN: u8 = 1;
+    /// Not at all.
+    pub(super) const NEVER: u8 = 2;
+}
+
+/// `TMPFS_MAGIC`, `RAMFS_MAGIC` and `HUGETLBFS_MAGIC` (include/uapi/linux/magic.h).
+const IN_MEMORY: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 
 /// Tries a read or write that does not block. `None`: it would, or can't be known.
 ///
@@ -47,32 +85,50 @@ unsafe extern "C" fn io(request: *mut abi::tcmu_request, file_io: *mut abi::tcmu
 unsafe fn at_once(shared: &Shared, request: *const abi::tcmu_request, io: *const abi::tcmu_io) -> Option<i32> {
     // SAFETY: valid by contract.
     let (io, request) = unsafe { (&*io, &*request) };
-    let hopeless = match io.op {
-        abi::TCMU_IO_READ => &shared.blocking_reads,
-        abi::TCMU_IO_WRITE if io.flags & abi::TCMU_IO_FLAG_DSYNC == 0 => &shared.blocking_writes,
+    let how = match io.op {
+        abi::TCMU_IO_READ => &shared.reads,
+        abi::TCMU_IO_WRITE if io.flags & abi::TCMU_IO_FLAG_DSYNC == 0 => &shared.writes,
         _ => return None,
     };
-    if hopeless.load(Ordering::Relaxed) || !shared.is_served_here() {
+    let flags = match how.load(Ordering::Relaxed) {
+        attempt::NO_WAIT => libc::RWF_NOWAIT,
+        attempt::PLAIN => 0,
+        _ => return None,
+    };
+    if !shared.is_served_here() {
         return None;
     }
     let (iov, count) = if io.iov.is_null() { (request.iov, request.iov_count) } else { (io.iov, io.iov_count) };
     let (count, offset) = (i32::try_from(count).ok().filter(|n| (1..=1024).contains(n))?, i64::try_from(io.offset).ok()?);
     // SAFETY: the segments are valid until the request is completed.
-    let done = unsafe {
+    let transfer = |flags| unsafe {
         if io.op == abi::TCMU_IO_READ {
-            libc::preadv2(io.fd, iov, count, offset, libc::RWF_NOWAIT)
+            libc::preadv2(io.fd, iov, count, offset, flags)
         } else {
-            libc::pwritev2(io.fd, iov, count, offset, libc::RWF_NOWAIT)
+            libc::pwritev2(io.fd, iov, count, offset, flags)
         }
     };
-    if u64::try_from(done).is_ok_and(|done| done == io.length) {
-        return Some(0);
-    }
+    let mut done = transfer(flags);
     if done < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EOPNOTSUPP) {
-        hopeless.store(true, Ordering::Relaxed);
+        if !is_in_memory(io.fd) {
+            how.store(attempt::NEVER, Ordering::Relaxed);
+            return None;
+        }
+        how.store(attempt::PLAIN, Ordering::Relaxed);
+        done = transfer(0);
     }
     // Short, or would block: the worker does the whole again, which is harmless for both.
-    None
+    u64::try_from(done).is_ok_and(|done| done == io.length).then_some(0)
+}
+
+fn is_in_memory(fd: i32) -> bool {
+    // SAFETY: a plain system call that fills the struct.
+    let found = unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        (libc::fstatfs(fd, &raw mut found) == 0).then_some(found)
+    };
+    #[allow(clippy::unnecessary_cast)] // not everywhere is it an i64
+    found.is_some_and(|found| IN_MEMORY.contains(&(found.f_type as i64)))
 }
 
 /// Does an I/O on a worker thread.

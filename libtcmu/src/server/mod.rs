@@ -6,6 +6,8 @@
 //! | `plain` | the quick way through it, for plain reads and writes |
 //! | `command`, `slot` | a command in flight: our half, and the half that its handler sees |
 //! | `reactor` | a thread that serves many devices |
+//! | `wait`, `uring` | where such a thread sleeps: epoll or io_uring |
+//! | `polling` | looking at the rings for a while before that |
 //! | `waker` | completions from other threads |
 //! | `pool` | threads for what blocks |
 //! | `io` | the I/O service for handlers |
@@ -17,10 +19,13 @@ mod device;
 mod io;
 mod peer;
 mod plain;
+mod polling;
 mod pool;
 mod reactor;
 mod slot;
 mod solo;
+mod uring;
+mod wait;
 mod waker;
 
 use std::{
@@ -45,16 +50,27 @@ use tcmu_handler_api::{
     host::OpenDevice,
     plugin::{Change, DeviceInfo, Operations, Refusal},
 };
+pub use wait::IoEngine;
 
 use crate::mapping::Mapping;
 
 /// How a server is made.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct ServerOptions {
     /// Threads that serve rings; 0: one for each core, at most 4.
     pub reactors: usize,
     /// Threads for handlers that block and for file I/O; 0: four for each core, at most 32.
     pub workers: usize,
+    /// How I/O that may block is done.
+    pub engine: IoEngine,
+    /// The longest time that a reactor looks at its busy rings before it sleeps. Zero: it sleeps at once.
+    pub poll: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> ServerOptions {
+        ServerOptions { reactors: 0, workers: 0, engine: IoEngine::Auto, poll: Duration::from_micros(100) }
+    }
 }
 
 /// Threads that serve devices. Clones share them; they end with the last one.
@@ -83,7 +99,8 @@ impl Server {
         let reactors = if options.reactors == 0 { cores.min(4) } else { options.reactors };
         let workers = if options.workers == 0 { (4 * cores).min(32) } else { options.workers };
         let pool = Pool::start(workers)?;
-        let reactors = (0..reactors).map(Reactor::start).collect::<Result<_, _>>()?;
+        let reactors =
+            (0..reactors).map(|number| Reactor::start(number, options.engine, options.poll)).collect::<Result<_, _>>()?;
         Ok(Server(Arc::new(Threads { reactors, pool, neighbours: Arc::default() })))
     }
 

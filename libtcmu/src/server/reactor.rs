@@ -2,20 +2,22 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
-        mpsc::Sender,
+        mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
-
-use rustix::event::epoll;
 
 use super::{
     device::{DeviceServer, ServeError, Turn},
     peer::Piece,
+    polling::Polling,
+    uring::{Done, Queued},
+    wait::{IoEngine, Waiter},
     waker::Waker,
 };
 
@@ -44,22 +46,31 @@ pub(super) struct Reactor {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The waker's key in the epoll set; devices count from 1.
+/// The waker's key where descriptors are waited for; devices count from 1.
 const WAKER: u64 = 0;
 
 impl Reactor {
     /// Starts the thread.
-    pub(super) fn start(number: usize) -> io::Result<Arc<Reactor>> {
+    pub(super) fn start(number: usize, engine: IoEngine, poll: Duration) -> io::Result<Arc<Reactor>> {
         let reactor = Arc::new(Reactor {
             waker: Arc::new(Waker::new()?),
             messages: Mutex::default(),
             devices: AtomicUsize::new(0),
             thread: Mutex::default(),
         });
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, reactor.waker.as_fd(), epoll::EventData::new_u64(WAKER), epoll::EventFlags::IN)?;
-        let serving = Serving { reactor: reactor.clone(), epoll, devices: HashMap::new(), more: Vec::new() };
-        let thread = thread::Builder::new().name(format!("tcmu-reactor-{number}")).spawn(move || serving.run())?;
+        let (started, outcome) = mpsc::channel();
+        let serving = reactor.clone();
+        let run = move || match Serving::new(serving, engine, poll) {
+            Ok(serving) => {
+                let _ = started.send(Ok(()));
+                serving.run();
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        };
+        let thread = thread::Builder::new().name(format!("tcmu-reactor-{number}")).spawn(run)?;
+        outcome.recv().map_err(|_| io::Error::other("a reactor's thread ended"))??;
         *reactor.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(reactor)
     }
@@ -87,39 +98,106 @@ struct Served {
 /// The thread's own side.
 struct Serving {
     reactor: Arc<Reactor>,
-    epoll: OwnedFd,
+    waiter: Waiter,
+    polling: Polling,
     devices: HashMap<usize, Served>,
     /// Devices whose last turn left entries behind.
     more: Vec<usize>,
+    /// Devices that had something to do since the thread slept last: their rings are looked at before it sleeps again.
+    busy: Vec<usize>,
 }
 
+/// Turns in a row that polling may give to busy devices before the others are asked.
+const ROUNDS: u32 = 16;
+
+/// Rings that are looked at while polling.
+const MOST_BUSY: usize = 16;
+
 impl Serving {
+    fn new(reactor: Arc<Reactor>, engine: IoEngine, poll: Duration) -> io::Result<Serving> {
+        let mut waiter = Waiter::new(engine)?;
+        waiter.add(reactor.waker.as_fd(), WAKER)?;
+        Ok(Serving {
+            reactor,
+            waiter,
+            polling: Polling::new(poll),
+            devices: HashMap::new(),
+            more: Vec::new(),
+            busy: Vec::with_capacity(MOST_BUSY),
+        })
+    }
+
     fn run(mut self) {
-        let mut events = Vec::with_capacity(256);
+        let (mut ready, mut rounds) = (Vec::with_capacity(256), 0);
         loop {
-            let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-            let wait = (!self.more.is_empty()).then_some(&timeout);
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), wait) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    tracing::error!(%error, "a reactor cannot wait for events");
-                    return;
-                }
+            rounds += 1;
+            let idle = self.more.is_empty();
+            let found = idle && !self.waiter.has_io() && rounds % ROUNDS != 0 && self.look();
+            if !found && let Err(error) = self.wait(idle, &mut ready) {
+                tracing::error!(%error, "a reactor cannot wait for events");
+                return;
             }
+            self.polling.found_work();
             for key in std::mem::take(&mut self.more) {
                 self.serve(key, DeviceServer::work);
             }
-            for event in events.drain(..) {
-                match event.data.u64() {
-                    WAKER => {
-                        self.reactor.waker.clear();
-                        self.take_back();
-                        if !self.take_messages() {
-                            return;
-                        }
-                    }
-                    key => self.serve(key as usize, DeviceServer::turn),
+            if found {
+                for at in 0..self.busy.len() {
+                    self.serve(self.busy[at], DeviceServer::work);
                 }
+            }
+            let mut told = self.reactor.waker.has_news();
+            for key in ready.drain(..) {
+                match key {
+                    WAKER => told = true,
+                    key => {
+                        let key = key as usize;
+                        if self.busy.len() < MOST_BUSY && !self.busy.contains(&key) {
+                            self.busy.push(key);
+                        }
+                        self.serve(key, DeviceServer::woken);
+                    }
+                }
+            }
+            self.take_done();
+            if told || self.reactor.waker.has_news() {
+                self.reactor.waker.clear();
+                self.take_back();
+                if !self.take_messages() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks at the busy rings for a while; whether there is something to do.
+    fn look(&mut self) -> bool {
+        let Serving { polling, devices, busy, reactor, .. } = self;
+        if busy.is_empty() {
+            return false;
+        }
+        polling.look(|| {
+            reactor.waker.has_news() || busy.iter().any(|key| devices.get(key).is_some_and(|served| served.server.has_entries()))
+        })
+    }
+
+    /// Sleeps, if `idle`, until there is something to do.
+    fn wait(&mut self, idle: bool, ready: &mut Vec<u64>) -> io::Result<()> {
+        let sleeps = idle && self.reactor.waker.falls_asleep();
+        if sleeps && !self.waiter.has_io() {
+            self.busy.clear();
+        }
+        let outcome = self.waiter.wait(sleeps, ready);
+        self.reactor.waker.is_awake();
+        outcome
+    }
+
+    /// Tells handlers of I/O that io_uring did.
+    fn take_done(&mut self) {
+        while let Some(Done { queued: Queued { request, io }, status }) = self.waiter.take_done() {
+            match status {
+                Some(status) => super::io::end(request, io, status),
+                None => super::io::hand_over(request, io),
             }
         }
     }
@@ -155,7 +233,7 @@ impl Serving {
                 Ok(Turn::More) => self.more.push(key),
                 Ok(Turn::Idle) => {}
                 Err(error) => {
-                    let _ = epoll::delete(&self.epoll, served.server.uio());
+                    self.waiter.remove(served.server.uio(), key as u64);
                     fail(served, &error);
                 }
             }
@@ -166,7 +244,7 @@ impl Serving {
     fn let_go(&mut self, key: usize) {
         let idle = self.devices.get(&key).is_some_and(|served| served.stop.is_some() && served.server.is_idle());
         if let Some(served) = idle.then(|| self.devices.remove(&key)).flatten() {
-            let _ = epoll::delete(&self.epoll, served.server.uio());
+            self.waiter.remove(served.server.uio(), key as u64);
             self.reactor.devices.fetch_sub(1, Ordering::Relaxed);
             if let Some(stop) = served.stop {
                 let _ = stop.send(served.server);
@@ -182,10 +260,8 @@ impl Serving {
                 None => return true,
                 Some(Message::Quit) => return false,
                 Some(Message::Add(key, server, on_failure, added)) => {
-                    let data = epoll::EventData::new_u64(key as u64);
-                    let outcome = epoll::add(&self.epoll, server.uio(), data, epoll::EventFlags::IN);
-                    if let Err(error) = outcome {
-                        let _ = added.send(Err(ServeError::System(error.into())));
+                    if let Err(error) = self.waiter.add(server.uio(), key as u64) {
+                        let _ = added.send(Err(ServeError::System(error)));
                         continue;
                     }
                     self.reactor.devices.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::{
     ptr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
 };
 
@@ -21,9 +21,9 @@ pub(super) struct Shared {
     pub(super) key: usize,
     /// Whether `done` of I/Os must run on the serving thread.
     pub(super) inline: bool,
-    /// The file's reads or writes can't be tried without blocking.
-    pub(super) blocking_reads: AtomicBool,
-    pub(super) blocking_writes: AtomicBool,
+    /// How the file's reads and writes can be tried without blocking: see `io::attempt`.
+    pub(super) reads: AtomicU8,
+    pub(super) writes: AtomicU8,
     /// Slots that were completed on the serving thread, newest first. Touched by that thread alone.
     local: Cell<*mut Slot>,
 }
@@ -40,15 +40,7 @@ thread_local! {
 
 impl Shared {
     pub(super) fn new(waker: Arc<Waker>, pool: Arc<Pool>, key: usize, inline: bool) -> Shared {
-        Shared {
-            waker,
-            pool,
-            key,
-            inline,
-            blocking_reads: AtomicBool::new(false),
-            blocking_writes: AtomicBool::new(false),
-            local: Cell::new(ptr::null_mut()),
-        }
+        Shared { waker, pool, key, inline, reads: AtomicU8::new(0), writes: AtomicU8::new(0), local: Cell::new(ptr::null_mut()) }
     }
 
     /// Runs `serve` as the thread that serves this device.

@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr,
-    sync::atomic::{AtomicBool, AtomicPtr, Ordering},
+    sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence},
 };
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -19,6 +19,8 @@ pub struct Waker {
     ios: AtomicPtr<abi::tcmu_io>,
     /// The descriptor was made readable.
     rung: AtomicBool,
+    /// Whoever waits is awake, and will look at the stacks before it sleeps.
+    awake: AtomicBool,
     fd: OwnedFd,
 }
 
@@ -29,6 +31,7 @@ impl Waker {
             slots: AtomicPtr::new(ptr::null_mut()),
             ios: AtomicPtr::new(ptr::null_mut()),
             rung: AtomicBool::new(false),
+            awake: AtomicBool::new(false),
             fd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
@@ -63,7 +66,7 @@ impl Waker {
             }
         }
         if head.is_null() {
-            self.wake();
+            self.wake_a_sleeper();
         }
     }
 
@@ -87,8 +90,37 @@ impl Waker {
             }
         }
         if head.is_null() {
+            self.wake_a_sleeper();
+        }
+    }
+
+    /// Something was pushed on an empty stack.
+    fn wake_a_sleeper(&self) {
+        // Pairs with the fence in `falls_asleep`: one of the two sees what the other did.
+        fence(Ordering::SeqCst);
+        if !self.awake.load(Ordering::Relaxed) {
             self.wake();
         }
+    }
+
+    /// The one who waits is about to sleep; `false` if there is something to do first.
+    pub(super) fn falls_asleep(&self) -> bool {
+        self.awake.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        !self.has_news()
+    }
+
+    /// The one who waits is awake: nobody needs to wake it before it `falls_asleep`.
+    pub(super) fn is_awake(&self) {
+        self.awake.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something came back, or there is a message.
+    #[inline]
+    pub(super) fn has_news(&self) -> bool {
+        !self.slots.load(Ordering::Relaxed).is_null()
+            || !self.ios.load(Ordering::Relaxed).is_null()
+            || self.rung.load(Ordering::Relaxed)
     }
 
     /// Calls `done` of all I/Os that came back.

@@ -91,7 +91,7 @@ pub fn serve_for<D: Device>(
 ) -> (SimKernel, Box<Attached>) {
     let (kernel, map, fd) = SimKernel::new(config).unwrap();
     let device = OpenDevice::embed(device, info, Arc::new(Quiet), Server::services()).unwrap();
-    let server = Server::start(ServerOptions { reactors: 1, workers: 4 }).unwrap();
+    let server = Server::start(ServerOptions { reactors: 1, workers: 4, ..ServerOptions::default() }).unwrap();
     let attach = Attach {
         name: "user_0/t".into(),
         uio: fd,

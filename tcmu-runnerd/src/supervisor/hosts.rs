@@ -93,7 +93,9 @@ impl Host {
             .arg(&self.plugin)
             .args(["--log-level", &config.log_level])
             .args(["--reactors", &config.reactors.to_string()])
-            .args(["--workers", &config.workers.to_string()]);
+            .args(["--workers", &config.workers.to_string()])
+            .args(["--io-engine", &config.io_engine])
+            .args(["--poll", &config.poll_microseconds.to_string()]);
         if let Some(device) = &self.device {
             command.args(["--device", &device.to_string()]);
         }

@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Measures disks of several makers in turn, in one boot, and prints one JSON object a line.
+
+guest.py ROUNDS SECONDS [--targets A,B] [--cases A,B]   in the guest, as root, with tcmu-runnerd and `bare` on PATH
+"""
+import argparse, glob, json, os, re, shutil, signal, subprocess, sys, time
+
+CONFIG = "/sys/kernel/config/target"
+SIZE = 256 << 20
+WWN = "naa.5001405000000001"
+IMAGE = "/dev/shm/bench.img"
+
+# name: fio's options
+CASES = {
+    "4k randread, depth 1": "rw=randread bs=4k iodepth=1",
+    "4k randread, depth 4": "rw=randread bs=4k iodepth=4",
+    "4k randread, depth 32": "rw=randread bs=4k iodepth=32",
+    "4k randread, depth 32, 4 jobs": "rw=randread bs=4k iodepth=32 numjobs=4",
+    "4k randwrite, depth 1": "rw=randwrite bs=4k iodepth=1",
+    "4k randwrite, depth 4": "rw=randwrite bs=4k iodepth=4",
+    "4k randwrite, depth 32": "rw=randwrite bs=4k iodepth=32",
+    "4k randwrite, depth 32, 4 jobs": "rw=randwrite bs=4k iodepth=32 numjobs=4",
+    "128k read, depth 8": "rw=read bs=128k iodepth=8",
+    "128k write, depth 8": "rw=write bs=128k iodepth=8",
+    "1M read, depth 8": "rw=read bs=1M iodepth=8",
+    "1M write, depth 8": "rw=write bs=1M iodepth=8",
+    "4k 70/30 with fsync, depth 8": "rw=randrw rwmixread=70 bs=4k iodepth=8 fsync=32",
+}
+
+
+def put(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def wait_for(what, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.05)
+    sys.exit("did not happen in time")
+
+
+def backstore(plugin, name, settings):
+    path = f"{CONFIG}/core/{plugin}/{name}"
+    os.makedirs(path)
+    for setting in settings:
+        put(f"{path}/control", setting)
+    put(f"{path}/enable", "1")
+    return path
+
+
+def loopback(path):
+    before = set(glob.glob("/sys/block/sd*"))
+    tpg = f"{CONFIG}/loopback/{WWN}/tpgt_1"
+    os.makedirs(f"{tpg}/lun/lun_0")
+    put(f"{tpg}/nexus", "naa.5001405000000002")
+    os.symlink(path, f"{tpg}/lun/lun_0/disk")
+    disk = wait_for(lambda: set(glob.glob("/sys/block/sd*")) - before).pop()
+    wait_for(lambda: int(open(f"{disk}/size").read()) * 512 == SIZE)
+    subprocess.run(["udevadm", "settle", "-t", "10"])
+    put(f"{disk}/queue/scheduler", "none")
+    return "/dev/" + os.path.basename(disk)
+
+
+def remove(path):
+    tpg = f"{CONFIG}/loopback/{WWN}/tpgt_1"
+    os.unlink(f"{tpg}/lun/lun_0/disk")
+    for directory in (f"{tpg}/lun/lun_0", tpg, os.path.dirname(tpg), path):
+        os.rmdir(directory)
+
+
+class Tcmu:
+    """A user: backstore, and the process behind it."""
+
+    def __init__(self, config, sectors=None):
+        self.config, self.sectors, self.process = config, sectors, None
+
+    def start(self):
+        settings = [f"dev_size={SIZE}", f"dev_config={self.config}"]
+        if self.sectors:
+            settings.append(f"hw_max_sectors={self.sectors}")
+        self.daemon()
+        self.path = backstore("user_0", "b", settings)
+        self.attached()
+        return loopback(self.path)
+
+    def attached(self):
+        pass
+
+    def stop(self):
+        remove(self.path)
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def processes(self):
+        """The process and its children."""
+        found = [self.process.pid]
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1]) in found:
+                    found.append(int(pid))
+            except OSError:
+                pass
+        return found
+
+
+class Ours(Tcmu):
+    def daemon(self):
+        log = open("/tmp/bench-daemon.log", "w")
+        self.process = subprocess.Popen(["tcmu-runnerd"] + os.environ.get("DAEMON_ARGUMENTS", "").split(), stderr=log, stdout=log)
+        wait_for(lambda: "ready" in open("/tmp/bench-daemon.log").read())
+
+
+class Runner(Tcmu):
+    def daemon(self):
+        self.process = subprocess.Popen(["/usr/bin/tcmu-runner"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(2)
+
+
+class Bare(Tcmu):
+    def __init__(self, poll):
+        super().__init__("bare/bare")
+        self.poll = poll
+
+    def daemon(self):
+        # Nobody listens to netlink: the kernel must not wait for an answer.
+        pass
+
+    def start(self):
+        self.path = backstore("user_0", "b", [f"dev_size={SIZE}", f"dev_config={self.config}", "nl_reply_supported=-1"])
+        uio = wait_for(lambda: [u for u in glob.glob("/sys/class/uio/uio*") if "bare/bare" in open(u + "/name").read()])[0]
+        size = open(uio + "/maps/map0/size").read().strip()
+        arguments = ["bare", "/dev/" + os.path.basename(uio), size, str(SIZE), str(self.poll)]
+        self.process = subprocess.Popen(arguments)
+        return loopback(self.path)
+
+
+class Kernel:
+    def __init__(self, plugin, settings):
+        self.plugin, self.settings = plugin, settings
+
+    def start(self):
+        self.path = backstore(self.plugin, "b", self.settings)
+        return loopback(self.path)
+
+    def stop(self):
+        remove(self.path)
+
+    def processes(self):
+        return []
+
+
+TARGETS = {
+    "tcmu-runner qcow": Runner(f"qcow/{IMAGE}"),
+    "bare loop": Bare(0),
+    "bare loop, polling 20 us": Bare(20),
+    "bare loop, polling 100 us": Bare(100),
+    "LIO fileio": Kernel("fileio_0", [f"fd_dev_name={IMAGE},fd_dev_size={SIZE},fd_buffered_io=1"]),
+    "LIO ramdisk": Kernel("rd_mcp_0", [f"rd_pages={SIZE // 4096}"]),
+    "null": Ours("null/x;fill=off"),
+    "alloc": Ours("alloc/x"),
+    "file": Ours(f"file/{IMAGE}"),
+}
+
+
+def usage(pids):
+    """CPU ticks and context switches of all their threads."""
+    ticks = switches = 0
+    for pid in pids:
+        try:
+            fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+            for task in glob.glob(f"/proc/{pid}/task/*/status"):
+                switches += sum(int(n) for n in re.findall(r"ctxt_switches:\s+(\d+)", open(task).read()))
+        except OSError:
+            pass
+    return ticks / os.sysconf("SC_CLK_TCK"), switches
+
+
+def system_calls(pids, fio):
+    """System calls of the processes while fio runs, and its result."""
+    events = ["-e", "raw_syscalls:sys_enter", "-p", ",".join(map(str, pids)), "-x", ","]
+    perf = shutil.which("perf") and pids
+    if not perf:
+        return None, subprocess.run(fio, capture_output=True, text=True)
+    done = subprocess.run(["perf", "stat", "-o", "/tmp/perf.out", *events, "--", *fio], capture_output=True, text=True)
+    count = re.search(r"^(\d+),", open("/tmp/perf.out").read(), re.M)
+    return int(count[1]) if count else None, done
+
+
+def measure(disk, case, seconds, target):
+    options = dict(option.split("=") for option in CASES[case].split())
+    fio = ["fio", "--name=b", f"--filename={disk}", "--direct=1", "--ioengine=libaio", "--output-format=json", "--group_reporting",
+           "--time_based", f"--runtime={seconds}", "--ramp_time=1", "--norandommap", "--randrepeat=0"]
+    fio += [f"--{name}={value}" for name, value in options.items()]
+    pids = target.processes()
+    before = usage(pids)
+    calls, done = system_calls(pids, fio)
+    after = usage(pids)
+    if done.returncode:
+        return {"error": (done.stderr or done.stdout)[-300:]}
+    job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]
+    ios = iops = total = 0
+    latency = {}
+    for way in ("read", "write"):
+        if job[way]["total_ios"]:
+            iops += job[way]["iops"]
+            ios += job[way]["total_ios"]
+            percentiles = job[way]["clat_ns"].get("percentile", {})
+            latency[way] = {p.rstrip("0").rstrip("."): ns / 1000 for p, ns in percentiles.items() if p[:4] in ("50.0", "99.0", "99.9")}
+    # The ramp counts for the process, not for fio.
+    scale = ios * (seconds + 1) / seconds
+    result = {"iops": iops, "latency_us": latency}
+    if pids and scale:
+        result["cpu_us_per_io"] = (after[0] - before[0]) * 1e6 / scale
+        result["switches_per_io"] = (after[1] - before[1]) / scale
+        if calls is not None:
+            result["calls_per_io"] = calls / scale
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rounds", type=int)
+    parser.add_argument("seconds", type=int)
+    parser.add_argument("--targets")
+    parser.add_argument("--cases")
+    arguments = parser.parse_args()
+    chosen = lambda all, names: [n for n in all if not names or any(re.search(w, n) for w in names.split(";"))]
+    targets, cases = chosen(TARGETS, arguments.targets), chosen(CASES, arguments.cases)
+    with open(IMAGE, "wb") as image:
+        for _ in range(SIZE >> 20):
+            image.write(os.urandom(1 << 20))
+    for round in range(arguments.rounds):
+        # Another order each time, so that nobody is always the first.
+        order = targets[round % len(targets):] + targets[:round % len(targets)]
+        for name in order:
+            target = TARGETS[name]
+            disk = target.start()
+            for case in cases:
+                print(json.dumps({"round": round, "target": name, "case": case, **measure(disk, case, arguments.seconds, target)}), flush=True)
+            target.stop()
+
+
+main()
