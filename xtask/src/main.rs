@@ -1,4 +1,5 @@
-//! What the README's commands call: `cargo xtask test`, `demo`, `vm`.
+//! What the README's commands call: `cargo xtask test`, `demo`, `bench`, `vm`.
+mod bench;
 mod demo;
 mod packages;
 mod progress;
@@ -32,6 +33,23 @@ enum Sub {
         #[arg(long, value_delimiter = ',')]
         e2e: Vec<String>,
     },
+    /// Measures our disks and the peers', and writes tables to docs/benchmarks. Exit status 1: a goal was missed.
+    Bench {
+        /// Only these: vm, native.
+        only: Vec<String>,
+        /// Times that each is measured.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Seconds for each measurement.
+        #[arg(long, default_value_t = 4)]
+        seconds: u32,
+        /// Only these disks: regular expressions, separated by semicolons. Nothing is written down then.
+        #[arg(long)]
+        targets: Option<String>,
+        /// Only these cases, likewise.
+        #[arg(long)]
+        cases: Option<String>,
+    },
     /// Runs a command on a real kernel, as root, with this build on PATH.
     Vm {
         /// GiB of memory.
@@ -62,6 +80,9 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Sub::Demo => demo::run().map(|()| 0),
         Sub::Test { only, e2e } => test::run(&only, &e2e),
+        Sub::Bench { only, rounds, seconds, targets, cases } => {
+            bench::run(&bench::Options { only, rounds, seconds, targets, cases })
+        }
         Sub::Vm { memory, cpus, no_build, command } => vm::run_command(memory, cpus, !no_build, &command),
     };
     match outcome {

@@ -28,6 +28,9 @@ const CLIENTS: &[&str] = &[
     "g++",
 ];
 
+/// What the benches need besides.
+const PEERS: &[&str] = &["tcmu-runner", "valgrind", "linux-perf", "libc6-dev"];
+
 /// A command as root.
 pub fn as_root(program: &str) -> Command {
     // SAFETY would be needed for geteuid; the file system tells as well.
@@ -48,12 +51,21 @@ fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     packages.iter().filter(|package| !installed(package)).copied().collect()
 }
 
-/// Installs what isn't there.
+/// Installs what the tests need and isn't there.
 pub fn ensure() -> anyhow::Result<()> {
+    install(&[MACHINE, CLIENTS])
+}
+
+/// Installs what the benches need and isn't there.
+pub fn ensure_peers() -> anyhow::Result<()> {
+    install(&[PEERS])
+}
+
+fn install(lists: &[&[&str]]) -> anyhow::Result<()> {
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("this task installs Debian packages, and there is no apt-get here; run it on Debian or in a container of it");
     }
-    for packages in [MACHINE, CLIENTS] {
+    for packages in lists {
         let missing = missing(packages);
         if missing.is_empty() {
             continue;

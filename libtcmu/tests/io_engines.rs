@@ -1,0 +1,153 @@
+//! I/O on files by io_uring and by threads: the same answers and the same data, whether it can be done at once or not.
+mod common;
+
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
+
+use common::{Quiet, rw10};
+use tcmu::{
+    server::{Attach, Attached, IoEngine, Server, ServerOptions},
+    sim::{Data, SimConfig, SimKernel},
+};
+use tcmu_handler_api::{
+    host::OpenDevice,
+    plugin::{FileIo, Threads},
+    prelude::*,
+};
+
+const SIZE: u64 = 4 << 20;
+
+/// Has the host do everything.
+struct Image(std::fs::File);
+
+impl Device for Image {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        let fd = self.0.as_fd();
+        for request in batch {
+            let (offset, length) = (request.offset(), request.length());
+            let io = match request.operation() {
+                Operation::Read => {
+                    // Not in the page cache, so that it can't be done at once.
+                    rustix::fs::fadvise(fd, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                    FileIo::read(fd, offset, length)
+                }
+                Operation::Write => FileIo::write(fd, offset, length).durable(request.flags().contains(RequestFlags::FUA)),
+                Operation::Flush => FileIo::datasync(fd),
+                Operation::Unmap | Operation::WriteZeroes => FileIo::punch_hole(fd, offset, length),
+                _ => {
+                    request.complete(Err(Error::UNSUPPORTED));
+                    continue;
+                }
+            };
+            request.io(io);
+        }
+    }
+}
+
+fn serve(file: std::fs::File, engine: IoEngine) -> (SimKernel, Box<Attached>) {
+    let (kernel, map, fd) = SimKernel::new(SimConfig { pages: 512, ..SimConfig::default() }).unwrap();
+    let mut info = DeviceInfo::new(SIZE, 512);
+    info.supports(Operations::FLUSH | Operations::UNMAP | Operations::WRITE_ZEROES)
+        .set_flags(DeviceFlags::WRITE_CACHE | DeviceFlags::FUA | DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
+    let device = OpenDevice::embed(Image(file), info, Arc::new(Quiet), Server::services()).unwrap();
+    let options = ServerOptions { reactors: 1, workers: 2, engine, ..ServerOptions::default() };
+    let attach = Attach {
+        name: "user_0/t".into(),
+        uio: fd,
+        map_size: map.len(),
+        device,
+        target: Arc::new(|| None),
+        hw_max_sectors: 1024,
+        copies_with: Vec::new(),
+    };
+    let server = Server::start(options).unwrap();
+    (kernel, server.attach_mapped(map, attach, |error| panic!("{error}")).unwrap())
+}
+
+fn engines() -> Vec<IoEngine> {
+    let options = ServerOptions { engine: IoEngine::Uring, ..ServerOptions::default() };
+    match Server::start(options) {
+        Ok(_) => vec![IoEngine::Threads, IoEngine::Uring],
+        // A container may forbid it; then there is one engine to test.
+        Err(error) => {
+            println!("no io_uring here: {error}");
+            vec![IoEngine::Threads]
+        }
+    }
+}
+
+/// On a real file system, where the tests are built.
+fn file() -> std::fs::File {
+    let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.set_len(SIZE).unwrap();
+    file
+}
+
+#[test]
+fn what_was_written_is_read_however_it_is_done() {
+    for engine in engines() {
+        let (mut kernel, attached) = serve(file(), engine);
+        let mut model = vec![0u8; SIZE as usize];
+        let mut seed = 1u32;
+        let mut random = |below: u32| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) % below
+        };
+        for round in 0..60u8 {
+            // A batch of writes that don't overlap, some of them durable, one that zeroes, and a flush behind them.
+            for lane in 0..8 {
+                let (lba, blocks) = (lane * 1024 + random(900), 1 + random(100));
+                let range = lba as usize * 512..(lba + blocks) as usize * 512;
+                if lane == 7 {
+                    let mut cdb = rw10(0x41, 0x08, lba, blocks as u16);
+                    cdb[1] = 0x08; // UNMAP
+                    kernel.queue(&cdb, Data::Out(vec![0; 512])).unwrap();
+                    model[range].fill(0);
+                } else {
+                    let flags = if random(3) == 0 { 0x08 } else { 0 };
+                    kernel.queue(&rw10(0x2a, flags, lba, blocks as u16), Data::Out(vec![round ^ lane as u8; range.len()])).unwrap();
+                    model[range].fill(round ^ lane as u8);
+                }
+            }
+            let mut done = 0;
+            while done < 8 {
+                let ended = kernel.wait(Duration::from_secs(20)).unwrap();
+                assert!(!ended.is_empty() && ended.iter().all(|done| done.status == 0), "{engine:?}: {ended:?}");
+                done += ended.len();
+            }
+            let done = common::run(&mut kernel, &rw10(0x35, 0, 0, 0), Data::None);
+            assert_eq!(done.status, 0, "{engine:?}");
+            for lane in 0..8u32 {
+                let done = common::run(&mut kernel, &rw10(0x28, 0, lane * 1024, 1024), Data::In(512 << 10));
+                let wanted = &model[lane as usize * (512 << 10)..][..512 << 10];
+                assert!(done.status == 0 && done.data == wanted, "{engine:?}, round {round}, lane {lane}");
+            }
+        }
+        attached.stop(Duration::from_secs(10)).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_became_shorter_and_one_that_cannot_be_written_are_errors() {
+    for engine in engines() {
+        let short = file();
+        short.set_len(4096).unwrap();
+        let (mut kernel, attached) = serve(short.try_clone().unwrap(), engine);
+        let done = common::run(&mut kernel, &rw10(0x28, 0, 0, 16), Data::In(8192));
+        // What is behind the end of a file reads as zeros or fails, but does not hang.
+        assert!(done.status == 2 || done.data[4096..].iter().all(|byte| *byte == 0), "{engine:?}");
+        attached.stop(Duration::from_secs(10)).unwrap();
+
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("read-only-{}-{engine:?}", std::process::id()));
+        std::fs::write(&path, vec![7; SIZE as usize]).unwrap();
+        let (mut kernel, attached) = serve(std::fs::File::open(&path).unwrap(), engine);
+        std::fs::remove_file(&path).unwrap();
+        for flags in [0, 0x08] {
+            let done = common::run(&mut kernel, &rw10(0x2a, flags, 0, 8), Data::Out(vec![1; 4096]));
+            assert_eq!(done.status, 2, "{engine:?}");
+        }
+        assert_eq!(common::run(&mut kernel, &rw10(0x28, 0, 0, 8), Data::In(4096)).data, [7; 4096], "{engine:?}");
+        attached.stop(Duration::from_secs(10)).unwrap();
+    }
+}

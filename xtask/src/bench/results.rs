@@ -1,0 +1,140 @@
+//! Results, medians, and goals.
+use std::{collections::BTreeMap, fmt::Write};
+
+/// All measurements: target, case, metric.
+#[derive(Debug, Default)]
+pub struct Results {
+    pub targets: Vec<String>,
+    pub cases: Vec<String>,
+    values: BTreeMap<(String, String, String), Vec<f64>>,
+}
+
+impl Results {
+    pub fn add(&mut self, target: &str, case: &str, metric: &str, value: f64) {
+        for (list, name) in [(&mut self.targets, target), (&mut self.cases, case)] {
+            if !list.iter().any(|known| known == name) {
+                list.push(name.into());
+            }
+        }
+        self.values.entry((target.into(), case.into(), metric.into())).or_default().push(value);
+    }
+
+    pub fn median(&self, target: &str, case: &str, metric: &str) -> Option<f64> {
+        let mut values = self.values.get(&(target.into(), case.into(), metric.into()))?.clone();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        Some(if values.len() % 2 == 0 { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] })
+    }
+
+    /// All medians, for programs.
+    pub fn json(&self) -> serde_json::Value {
+        let mut found = serde_json::Map::new();
+        for (target, case, metric) in self.values.keys() {
+            let value = self.median(target, case, metric);
+            let target = found.entry(target.clone()).or_insert_with(|| serde_json::json!({}));
+            let case = target.as_object_mut().map(|target| target.entry(case.clone()).or_insert_with(|| serde_json::json!({})));
+            if let Some(case) = case.and_then(|case| case.as_object_mut()) {
+                case.insert(metric.clone(), serde_json::json!(value));
+            }
+        }
+        found.into()
+    }
+
+    /// A table of one metric, cases down, targets across.
+    pub fn table(&self, metric: &str, show: impl Fn(f64) -> String) -> String {
+        let mut text = String::from("| |");
+        for target in &self.targets {
+            let _ = write!(text, " {target} |");
+        }
+        text += "\n|---|";
+        self.targets.iter().for_each(|_| text += "---|");
+        text.push('\n');
+        for case in &self.cases {
+            let values: Vec<_> = self.targets.iter().map(|target| self.median(target, case, metric)).collect();
+            if values.iter().all(Option::is_none) {
+                continue;
+            }
+            let _ = write!(text, "| {case} |");
+            for value in values {
+                let _ = write!(text, " {} |", value.map_or("-".into(), &show));
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// A ratio that is to be reached.
+pub struct Goal<'a> {
+    /// Which cases: the beginnings of their names.
+    pub cases: &'a [&'a str],
+    pub ours: &'a [&'a str],
+    /// Held against the best of these.
+    pub peers: &'a [&'a str],
+    pub metric: &'a str,
+    /// At least so much for what is to be much, at most for what is to be little.
+    pub ratio: f64,
+}
+
+impl Goal<'_> {
+    /// Whether less is better.
+    fn is_cost(&self) -> bool {
+        self.metric != "iops"
+    }
+
+    /// A line for each case and target, and how many missed it.
+    pub fn judge(&self, results: &Results, text: &mut String) -> usize {
+        let mut missed = 0;
+        for case in results.cases.iter().filter(|case| self.cases.iter().any(|start| case.starts_with(start))) {
+            for ours in self.ours {
+                let peers = self.peers.iter().filter_map(|peer| Some((*peer, results.median(peer, case, self.metric)?)));
+                let better = |a: &f64, b: &f64| if self.is_cost() { b.total_cmp(a) } else { a.total_cmp(b) };
+                let best = peers.max_by(|(_, a), (_, b)| better(a, b));
+                let (Some(value), Some((peer, best))) = (results.median(ours, case, self.metric), best) else { continue };
+                let ratio = value / best;
+                let good = if self.is_cost() { ratio <= self.ratio } else { ratio >= self.ratio };
+                missed += usize::from(!good);
+                let sign = if self.is_cost() { "≤" } else { "≥" };
+                let verdict = if good { "yes" } else { "**no**" };
+                let _ = writeln!(
+                    text,
+                    "| {case} | {} of {ours} against {peer} | {ratio:.2} | {sign} {:.2} | {verdict} |",
+                    self.metric.replace('_', " "),
+                    self.ratio
+                );
+            }
+        }
+        missed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn results() -> Results {
+        let mut results = Results::default();
+        for (target, values) in [("ours", [10.0, 30.0, 20.0]), ("a", [9.0, 10.0, 11.0]), ("b", [24.0, 25.0, 26.0])] {
+            values.iter().for_each(|value| results.add(target, "4k read", "iops", *value));
+            values.iter().for_each(|value| results.add(target, "4k read", "cpu_us_per_io", *value));
+        }
+        results
+    }
+
+    #[test]
+    fn goals_are_held_against_the_better_peer() {
+        let goal = |metric, ratio| Goal { cases: &["4k"], ours: &["ours"], peers: &["a", "b", "c"], metric, ratio };
+        let mut text = String::new();
+        assert_eq!(goal("iops", 0.8).judge(&results(), &mut text), 0);
+        assert_eq!(goal("iops", 0.81).judge(&results(), &mut text), 1);
+        assert_eq!(goal("cpu_us_per_io", 2.0).judge(&results(), &mut text), 0);
+        assert_eq!(goal("cpu_us_per_io", 1.9).judge(&results(), &mut text), 1);
+        assert!(text.contains("| iops of ours against b | 0.80 | ≥ 0.80 | yes |"), "{text}");
+    }
+
+    #[test]
+    fn medians_make_a_table() {
+        let table = results().table("iops", |value| format!("{value:.0}"));
+        assert_eq!(table, "| | ours | a | b |\n|---|---|---|---|\n| 4k read | 20 | 10 | 25 |\n");
+    }
+}

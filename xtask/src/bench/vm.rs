@@ -1,0 +1,120 @@
+//! Disks on a real kernel, ours and the peers', in one boot.
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use super::{
+    Options, Report, machine,
+    results::{Goal, Results},
+};
+use crate::{packages, progress::quietly, root, vm::Vm};
+
+const BARE: &[&str] = &["bare loop", "bare loop, polling 20 us", "bare loop, polling 100 us"];
+const RUNNER: &[&str] = &["tcmu-runner qcow"];
+
+const GOALS: &[Goal<'static>] = &[
+    Goal { cases: &["4k rand"], ours: &["null", "alloc"], peers: BARE, metric: "iops", ratio: 0.95 },
+    Goal { cases: &["4k rand"], ours: &["file"], peers: BARE, metric: "iops", ratio: 0.9 },
+    Goal { cases: &["128k", "1M"], ours: &["file"], peers: BARE, metric: "iops", ratio: 0.8 },
+    Goal {
+        cases: &["4k randread, depth 1", "4k randwrite, depth 1"],
+        ours: &["file"],
+        peers: RUNNER,
+        metric: "iops",
+        ratio: 2.5,
+    },
+    Goal {
+        cases: &["4k randread, depth 32, 4 jobs", "4k randwrite, depth 32, 4 jobs"],
+        ours: &["file"],
+        peers: RUNNER,
+        metric: "iops",
+        ratio: 2.0,
+    },
+    Goal { cases: &["4k randread, depth 32"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.0 },
+    Goal { cases: &["4k randwrite, depth 32"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.2 },
+    Goal { cases: &["128k read"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.6 },
+    Goal { cases: &["128k write"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.2 },
+    Goal { cases: &["4k"], ours: &["file"], peers: RUNNER, metric: "cpu_us_per_io", ratio: 0.5 },
+    Goal { cases: &["4k"], ours: &["file"], peers: RUNNER, metric: "switches_per_io", ratio: 0.5 },
+];
+
+pub fn run(options: &Options) -> anyhow::Result<Report> {
+    let vm = Vm::ensure(4, 2)?;
+    packages::ensure_peers()?;
+    let bare = root().join("target/release/bare");
+    quietly(
+        "building the bare loop",
+        Command::new("cc").args(["-O2", "-Wall", "-o"]).arg(&bare).arg(root().join("tests/bench/bare.c")),
+    )?;
+    let script = root().join("tests/bench/guest.py").display().to_string();
+    let (rounds, seconds) = (options.rounds.to_string(), options.seconds.to_string());
+    let mut command = vec!["python3", &script, &rounds, &seconds];
+    for (name, value) in [("--targets", &options.targets), ("--cases", &options.cases)] {
+        if let Some(value) = value {
+            command.extend([name, value]);
+        }
+    }
+    let mut guest = vm.command(&command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("the virtual machine")?;
+    let mut results = Results::default();
+    let mut failures = 0;
+    for line in BufReader::new(guest.stdout.take().context("no output")?).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).replace(['\0', '\r'], "");
+        match serde_json::from_str::<Value>(&line) {
+            Ok(found) => failures += usize::from(!take(&found, &mut results)),
+            Err(_) if line.is_empty() => {}
+            Err(_) => println!("{line}"),
+        }
+    }
+    ensure!(guest.wait()?.success() && failures == 0, "{failures} measurements failed, see above");
+    Ok(report(options, &results))
+}
+
+/// Takes one measurement; whether it was one.
+fn take(found: &Value, results: &mut Results) -> bool {
+    let text = |name: &str| found[name].as_str().unwrap_or_default();
+    let (target, case) = (text("target"), text("case"));
+    if let Some(error) = found["error"].as_str() {
+        println!("{target}, {case}: {error}");
+        return false;
+    }
+    println!("  {target}, {case}: {:.0} IOPS", found["iops"].as_f64().unwrap_or(0.0));
+    for metric in ["iops", "cpu_us_per_io", "switches_per_io", "calls_per_io"] {
+        if let Some(value) = found[metric].as_f64() {
+            results.add(target, case, metric, value);
+        }
+    }
+    for (way, percentiles) in found["latency_us"].as_object().into_iter().flatten() {
+        for (percentile, value) in percentiles.as_object().into_iter().flatten() {
+            if let Some(value) = value.as_f64() {
+                results.add(target, case, &format!("{way}_p{percentile}_us"), value);
+            }
+        }
+    }
+    true
+}
+
+fn report(options: &Options, results: &Results) -> Report {
+    let mut goals = String::from("| case | what | ratio | goal | reached |\n|---|---|---|---|---|\n");
+    let missed = GOALS.iter().map(|goal| goal.judge(results, &mut goals)).sum();
+    let (rounds, seconds) = (options.rounds, options.seconds);
+    let thousands = |value: f64| if value >= 10_000.0 { format!("{:.1}k", value / 1000.0) } else { format!("{value:.0}") };
+    let text = format!(
+        "# Disks on a real kernel\n\nOn {}: Debian's kernel under QEMU without hardware help, 2 processors, 4 GiB. Medians of {rounds} rounds \
+         of {seconds} s each, all in one boot and taking turns; images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT. Only \
+         ratios mean anything.\n\n## Goals\n\n{goals}\n## I/O operations a second\n\n{}\n## Processor time of the daemon, microseconds for each \
+         I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
+        machine(),
+        results.table("iops", thousands),
+        results.table("cpu_us_per_io", |value| format!("{value:.0}")),
+        results.table("switches_per_io", |value| format!("{value:.2}")),
+        results.table("calls_per_io", |value| format!("{value:.2}")),
+        results.table("read_p50_us", |value| format!("{value:.0}")),
+        results.table("read_p99_us", |value| format!("{value:.0}")),
+    );
+    let json = json!({ "machine": machine(), "rounds": rounds, "seconds": seconds, "medians": results.json() });
+    Report { text, json, missed }
+}
