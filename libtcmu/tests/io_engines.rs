@@ -106,7 +106,9 @@ fn what_was_written_is_read_however_it_is_done() {
                     model[range].fill(0);
                 } else {
                     let flags = if random(3) == 0 { 0x08 } else { 0 };
-                    kernel.queue(&rw10(0x2a, flags, lba, blocks as u16), Data::Out(vec![round ^ lane as u8; range.len()])).unwrap();
+                    kernel
+                        .queue(&rw10(0x2a, flags, lba, blocks as u16), Data::Out(vec![round ^ lane as u8; range.len()]))
+                        .unwrap();
                     model[range].fill(round ^ lane as u8);
                 }
             }

@@ -1,6 +1,7 @@
 //! `tcmuctl`: looks after the daemon, and tests handlers.
 mod handler;
 mod table;
+mod tune;
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -34,6 +35,11 @@ enum Sub {
         /// The level.
         level: String,
     },
+    /// The kernel's limits of each device: what they cost and how to change them.
+    Tune {
+        /// Only these, as user_0/name.
+        devices: Vec<String>,
+    },
     /// About handlers.
     #[command(subcommand)]
     Handler(HandlerSub),
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
             &["device", "handler", "size", "state", "reads", "writes", "bytes_read", "bytes_written", "errors", "config"],
             Of::Devices,
         ),
+        Sub::Tune { devices } => tune::run(&devices, json),
         Sub::LogLevel { level } => set_log_level(&level),
     };
     match outcome {
