@@ -129,7 +129,7 @@ fn limits(attribute: &dyn Fn(&str) -> Option<u64>) -> Vec<Limit> {
             value: area,
             shown: format!("{area} MiB"),
             better: low.then(|| "64 or more".into()),
-            effect: format!("at most {} commands of 1 MiB at a time; memory is taken only while it is used", area),
+            effect: format!("at most {area} commands of 1 MiB at a time; memory is taken only while it is used"),
             how: "max_data_area_mb=256 to `control` before `enable`; in targetcli: the backstore's control string".into(),
         });
     }
