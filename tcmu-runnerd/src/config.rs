@@ -57,7 +57,7 @@ impl Default for Config {
             reactors: 0,
             workers: 0,
             io_engine: "auto".into(),
-            poll_microseconds: 100,
+            poll_microseconds: 250,
             host_per_device: Vec::new(),
             host_users: BTreeMap::new(),
             give_up_seconds: 0,

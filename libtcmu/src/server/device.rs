@@ -121,6 +121,8 @@ pub struct DeviceServer {
     pub(super) in_flight: usize,
     stopping: bool,
     wakes: u32,
+    /// Entries that the last turn took.
+    pub(super) taken: u32,
     pub(super) counters: Arc<Cells>,
     neighbours: Option<Arc<Neighbours>>,
 }
@@ -172,6 +174,7 @@ impl DeviceServer {
             in_flight: 0,
             stopping: false,
             wakes: 0,
+            taken: 0,
             counters: Arc::default(),
             neighbours: None,
         })
@@ -297,6 +300,7 @@ impl DeviceServer {
                 self.counters.kicks.add(1);
                 self.bell.kick()?;
             }
+            self.taken = taken as u32;
             if taken > 0 {
                 self.counters.batches.add(1);
             }

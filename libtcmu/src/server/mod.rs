@@ -6,7 +6,8 @@
 //! | `plain` | the quick way through it, for plain reads and writes |
 //! | `command`, `slot` | a command in flight: our half, and the half that its handler sees |
 //! | `reactor` | a thread that serves many devices |
-//! | `wait`, `uring` | where such a thread sleeps: epoll or io_uring |
+//! | `wait` | where such a thread sleeps |
+//! | `uring` | I/O by io_uring |
 //! | `polling` | looking at the rings for a while before that |
 //! | `waker` | completions from other threads |
 //! | `pool` | threads for what blocks |
@@ -69,7 +70,7 @@ pub struct ServerOptions {
 
 impl Default for ServerOptions {
     fn default() -> ServerOptions {
-        ServerOptions { reactors: 0, workers: 0, engine: IoEngine::Auto, poll: Duration::from_micros(100) }
+        ServerOptions { reactors: 0, workers: 0, engine: IoEngine::Auto, poll: Duration::from_micros(250) }
     }
 }
 

@@ -1,53 +1,49 @@
 //! Looking at the rings for a while before sleeping.
 //!
 //! To sleep and be woken costs a few system calls and a switch of threads, often more than a command does. So after some work a
-//! reactor looks at its busy rings a little longer, as long as the gaps between commands make it likely that something comes. A reactor
-//! without work never polls, and none polls longer than it is allowed to.
+//! reactor may look at its busy rings a little longer. Whether that pays depends on the machine, on who else wants its processors and
+//! on what initiators do, which nobody knows beforehand: so it is tried. For a moment a reactor polls, for a moment it does not, and it
+//! goes on with what got more commands done. A reactor without work never polls, and none polls longer than it is allowed to.
+//!
+//! Time is counted in looks: reading the clock costs more than a look, and on some machines a system call. How long a look takes is
+//! measured now and then.
 use std::time::{Duration, Instant};
 
-/// How often the clock is looked at while polling.
-const LOOKS: u32 = 32;
-/// Polls between two looks at whether somebody else wants the processor.
-const CHECK_EVERY: u32 = 64;
-/// First and longest pause after polling was found to take the processor from others.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+use rustix::time::{ClockId, clock_gettime};
 
-/// When to poll, learned from the gaps between the end of some work and the next command.
+/// Polls between two measurements of how long a look takes.
+const MEASURE_EVERY: u32 = 64;
+/// Looks that may be made before how long they take is known.
+const UNKNOWN: u32 = 2048;
+/// The shortest poll, in looks.
+const LEAST: u32 = 64;
+/// Sleeps until a poll is made again after polls found nothing: at first, and after many in vain.
+const SKIP: (u32, u32) = (8, 4096);
+/// Hits in 256 polls below which they find too little.
+const ENOUGH: u32 = 128;
+
+/// When to poll, and for how long.
 #[derive(Debug)]
 pub(super) struct Polling {
     /// The longest poll; zero: none.
     most: Duration,
-    /// Average gap; more than `most` if they are of no interest.
-    gap: Duration,
-    /// When there was nothing left to do.
-    idle_since: Option<Instant>,
+    /// The same in looks.
+    most_looks: u32,
+    /// Average looks until something came, times 16.
+    gap: u32,
+    /// Of 256 polls so many found something, by a moving average.
+    hits: u32,
+    /// Sleeps until the next try, while polling is off.
+    skip: u32,
+    next_skip: u32,
     polls: u32,
-    /// Times that the kernel took the processor away from this thread.
-    preempted: u64,
-    pause: Duration,
-    paused_until: Option<Instant>,
+    trial: Trial,
 }
 
 impl Polling {
-    /// Polls for at most so long.
+    /// Polls for at most so long. To be called on the thread that will poll.
     pub(super) fn new(most: Duration) -> Polling {
-        Polling {
-            most,
-            gap: Duration::ZERO,
-            idle_since: None,
-            polls: 0,
-            preempted: preemptions(),
-            pause: PAUSE.0,
-            paused_until: None,
-        }
-    }
-
-    /// Something came after there was nothing: learns from how long that took.
-    pub(super) fn found_work(&mut self) {
-        let Some(since) = self.idle_since.take() else { return };
-        // One long pause says nothing about those within a burst: it counts as one that is just too long.
-        let gap = since.elapsed().min(4 * self.most);
-        self.gap = (self.gap * 7 + gap) / 8;
+        Polling { most, most_looks: UNKNOWN, gap: 0, hits: 0, skip: 0, next_skip: SKIP.0, polls: 0, trial: Trial::new() }
     }
 
     /// There is nothing to do. Looks for something until it is there (`true`), or it is time to sleep.
@@ -55,122 +51,275 @@ impl Polling {
         if self.most.is_zero() {
             return false;
         }
-        let start = Instant::now();
-        self.idle_since = Some(start);
-        let window = (2 * self.gap).min(self.most);
-        // Gaps that are longer than a poll may be are not worth one.
-        if self.gap > self.most || self.is_paused(start) {
+        if !self.trial.polls() {
             return false;
         }
-        self.polls += 1;
-        if self.polls.is_multiple_of(CHECK_EVERY) {
-            self.check_contention(start);
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
         }
-        loop {
-            for _ in 0..LOOKS {
-                if something() {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            if start.elapsed() >= window {
-                return false;
-            }
+        let on = self.hits >= ENOUGH;
+        self.polls = self.polls.wrapping_add(1);
+        let measured = (!on || self.polls.is_multiple_of(MEASURE_EVERY)).then(processor_time);
+        // Twice the average gap finds nearly all; a try is a whole one.
+        let window = if on { (self.gap / 8).clamp(LEAST.min(self.most_looks), self.most_looks) } else { self.most_looks };
+        let mut looks = 0;
+        let mut found = false;
+        while looks < window && !found {
+            found = something();
+            looks += 1;
+            std::hint::spin_loop();
+        }
+        if let Some(start) = measured {
+            self.measure(processor_time().saturating_sub(start), looks);
+        }
+        self.learn(found, looks, on);
+        found
+    }
+
+    /// So many commands were taken in a round.
+    #[inline]
+    pub(super) fn did(&mut self, commands: u32) {
+        if !self.most.is_zero() {
+            self.trial.did(commands);
         }
     }
 
-    fn is_paused(&mut self, now: Instant) -> bool {
-        match self.paused_until {
-            Some(until) if now < until => true,
-            Some(_) => {
-                self.paused_until = None;
-                self.preempted = preemptions();
-                false
+    fn learn(&mut self, found: bool, looks: u32, was_on: bool) {
+        match (found, was_on) {
+            (true, true) => {
+                self.gap = self.gap - self.gap / 16 + looks;
+                self.hits += (256 - self.hits) / 16;
             }
-            None => false,
+            // A try that found something is believed at once.
+            (true, false) => (self.gap, self.hits) = (16 * looks, 192),
+            // It may have come a little later.
+            (false, _) => {
+                self.gap = (self.gap + self.gap / 8).min(8 * self.most_looks);
+                self.hits -= self.hits / 16;
+            }
         }
-    }
-
-    /// Whoever is preempted every other poll keeps somebody from working, perhaps the one it waits for.
-    fn check_contention(&mut self, now: Instant) {
-        let preempted = preemptions();
-        if preempted - self.preempted > u64::from(CHECK_EVERY / 2) {
-            self.paused_until = Some(now + self.pause);
-            self.pause = (self.pause * 2).min(PAUSE.1);
+        if self.hits >= ENOUGH {
+            // Switched off again soon, it is not tried again soon: so `next_skip` falls only while polling pays.
+            if self.polls.is_multiple_of(MEASURE_EVERY) {
+                self.next_skip = SKIP.0;
+            }
         } else {
-            self.pause = PAUSE.0;
+            self.switch_off();
         }
-        self.preempted = preempted;
+    }
+
+    fn switch_off(&mut self) {
+        self.hits = 0;
+        self.skip = self.next_skip;
+        self.next_skip = (self.next_skip * 2).min(SKIP.1);
+    }
+
+    /// Learns how long looks take.
+    fn measure(&mut self, took: Duration, looks: u32) {
+        let possible = self.most.as_nanos() * u128::from(looks) / took.as_nanos().max(1);
+        let possible = u32::try_from(possible).unwrap_or(u32::MAX).clamp(1, 1 << 20);
+        // A few looks are measured badly.
+        if looks >= LEAST {
+            self.most_looks = u32::midpoint(self.most_looks, possible).max(1);
+        }
     }
 }
 
-/// Involuntary context switches of this thread so far.
-fn preemptions() -> u64 {
-    // SAFETY: a plain system call that fills the struct.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
-        usage
-    };
-    u64::try_from(usage.ru_nivcsw).unwrap_or(0)
+/// Processor time of this thread. Unlike the time on the wall it does not count what others took.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Rounds between two looks at the clock.
+const CLOCK_EVERY: u32 = 16;
+/// How long one way is tried, with how many commands at least; a period that is much longer saw a pause, and says nothing.
+const PERIOD: Duration = Duration::from_millis(40);
+const COMMANDS: u32 = 64;
+const PAUSE: Duration = Duration::from_millis(400);
+/// Periods of a trial, which are polling and not polling in turn, and periods until the next one.
+const TRIAL: u32 = 4;
+const SETTLED: u32 = 60;
+/// Polling has to get so much more done, in percent, since it takes a processor.
+const GAIN: u64 = 5;
+/// A rate that is so many times as high or as low as before, in percent: something else is going on, which calls for a new trial.
+const CHANGED: u64 = 160;
+
+/// Which of two ways gets more commands done.
+#[derive(Debug)]
+struct Trial {
+    /// Periods since the trial began.
+    period: u32,
+    /// Nanoseconds and commands of the periods of a trial: with polling, and without.
+    with: (u64, u64),
+    without: (u64, u64),
+    /// What the last trial found.
+    better: bool,
+    /// Commands a second, as found by it.
+    rate: u64,
+    start: Option<Instant>,
+    commands: u32,
+    rounds: u32,
+}
+
+impl Trial {
+    fn new() -> Trial {
+        Trial { period: 0, with: (0, 0), without: (0, 0), better: false, rate: 0, start: None, commands: 0, rounds: 0 }
+    }
+
+    /// Whether to poll now.
+    fn polls(&self) -> bool {
+        if self.period < TRIAL { self.period.is_multiple_of(2) } else { self.better }
+    }
+
+    fn did(&mut self, commands: u32) {
+        self.commands = self.commands.saturating_add(commands);
+        self.rounds += 1;
+        if self.rounds < CLOCK_EVERY {
+            return;
+        }
+        self.rounds = 0;
+        let now = Instant::now();
+        let Some(start) = self.start else {
+            (self.start, self.commands) = (Some(now), 0);
+            return;
+        };
+        let took = now - start;
+        if took > PAUSE {
+            (self.start, self.commands) = (Some(now), 0);
+        } else if took >= PERIOD && self.commands >= COMMANDS {
+            self.ended(took, self.commands);
+            (self.start, self.commands) = (Some(now), 0);
+        }
+    }
+
+    /// A period ended.
+    fn ended(&mut self, took: Duration, commands: u32) {
+        let time = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let rate = |(time, commands): (u64, u64)| commands.saturating_mul(1_000_000_000) / time.max(1);
+        let now = rate((time, commands.into()));
+        if self.period < TRIAL {
+            let sum = if self.polls() { &mut self.with } else { &mut self.without };
+            *sum = (sum.0 + time, sum.1 + u64::from(commands));
+        }
+        self.period += 1;
+        if self.period == TRIAL {
+            let (with, without) = (rate(self.with), rate(self.without));
+            self.better = with * 100 >= without * (100 + GAIN);
+            self.rate = if self.better { with } else { without };
+        } else if self.period > TRIAL {
+            let changed = now * 100 > self.rate * CHANGED || self.rate * 100 > now * CHANGED;
+            if changed || self.period > TRIAL + SETTLED {
+                (self.period, self.with, self.without) = (0, (0, 0), (0, 0));
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     const MOST: Duration = Duration::from_millis(1);
 
-    fn after(gap: Duration) -> Polling {
-        Polling { gap, ..Polling::new(MOST) }
+    /// Sleeps of which polling was tried before, of so many in which nothing comes.
+    fn tries(polling: &mut Polling, sleeps: u32) -> u32 {
+        (0..sleeps)
+            .filter(|_| {
+                let mut tried = false;
+                assert!(!polling.look(|| {
+                    tried = true;
+                    false
+                }));
+                tried
+            })
+            .count() as u32
     }
 
     #[test]
     fn what_comes_is_found() {
-        let mut looks = 0;
-        let found = after(MOST / 4).look(|| {
-            looks += 1;
-            looks == 3
-        });
-        assert!(found && looks == 3);
-    }
-
-    #[test]
-    fn nothing_is_looked_for_where_gaps_are_long_or_polling_is_off() {
-        let never = || -> bool { panic!("it looked") };
-        assert!(!after(MOST * 2).look(never));
-        assert!(!Polling::new(Duration::ZERO).look(never));
-    }
-
-    #[test]
-    fn gaps_are_learned() {
-        let mut polling = after(MOST / 4);
-        for _ in 0..40 {
-            assert!(!polling.look(|| false));
-            std::thread::sleep(MOST * 3);
-            polling.found_work();
+        let (mut polling, mut looks) = (Polling::new(MOST), 0);
+        for _ in 0..1000 {
+            looks = 0;
+            assert!(polling.look(|| {
+                looks += 1;
+                looks == 20
+            }));
         }
-        assert!(polling.gap > MOST, "{polling:?}");
-        for _ in 0..40 {
+        assert!(looks == 20 && polling.hits > ENOUGH);
+    }
+
+    #[test]
+    fn off_is_off() {
+        assert!(!Polling::new(Duration::ZERO).look(|| -> bool { panic!("it looked") }));
+    }
+
+    #[test]
+    fn what_never_comes_is_looked_for_ever_less_often() {
+        let mut polling = Polling::new(MOST);
+        assert!(tries(&mut polling, 100) >= 3);
+        tries(&mut polling, 20_000);
+        assert!(tries(&mut polling, 10_000) <= 4, "{polling:?}");
+    }
+
+    #[test]
+    fn polling_stops_when_it_does_not_pay_and_starts_when_it_does() {
+        let mut polling = Polling::new(MOST);
+        for _ in 0..1000 {
             polling.look(|| true);
-            polling.idle_since = Some(Instant::now());
-            polling.found_work();
         }
-        assert!(polling.gap < MOST, "{polling:?}");
+        let tried = tries(&mut polling, 200);
+        assert!(tried < 40, "{tried}");
+        let mut found = 0;
+        for _ in 0..10_000 {
+            found += u32::from(polling.look(|| true));
+        }
+        assert!(found > 5000, "{found}");
     }
 
     #[test]
-    fn a_thread_that_is_in_the_way_pauses() {
-        let mut polling = after(MOST / 4);
-        polling.preempted = 0;
-        polling.check_contention(Instant::now());
-        let had = preemptions();
-        if had <= u64::from(CHECK_EVERY / 2) {
-            assert_eq!(polling.paused_until, None);
+    fn what_gets_more_done_is_done() {
+        // Commands a second with polling and without, and whether to poll.
+        for (with, without, better) in [(2000, 1000, true), (1000, 2000, false), (1010, 1000, false), (1000, 1000, false)] {
+            let mut trial = Trial::new();
+            let mut polled = 0;
+            let periods = 10 * (TRIAL + SETTLED);
+            for _ in 0..periods {
+                polled += u32::from(trial.polls());
+                let rate = if trial.polls() { with } else { without };
+                trial.ended(Duration::from_secs(1), rate);
+            }
+            let share = polled * 100 / periods;
+            assert!(if better { share > 95 } else { share < 5 }, "{with} against {without}: {share} %");
         }
-        polling.paused_until = Some(Instant::now() + MOST);
-        assert!(!polling.look(|| -> bool { panic!("it looked") }));
-        std::thread::sleep(MOST * 2);
-        assert!(polling.look(|| true));
+    }
+
+    #[test]
+    fn a_change_calls_for_a_new_trial() {
+        let mut trial = Trial::new();
+        (0..TRIAL + 2).for_each(|_| trial.ended(Duration::from_secs(1), 1000));
+        assert!(trial.period > TRIAL);
+        trial.ended(Duration::from_secs(1), 3000);
+        assert_eq!(trial.period, 0);
+    }
+
+    #[test]
+    fn a_poll_is_no_longer_than_it_may_be() {
+        let mut polling = Polling::new(Duration::from_micros(50));
+        for _ in 0..200 {
+            polling.look(|| true);
+        }
+        // On by now; looks are measured while nothing comes for long, as by the tries of one that is off.
+        for _ in 0..20_000 {
+            polling.look(|| false);
+        }
+        polling.skip = 0;
+        let start = Instant::now();
+        polling.look(|| false);
+        // Generous: whoever runs this may be preempted.
+        assert!(start.elapsed() < Duration::from_millis(50), "{polling:?}");
     }
 }

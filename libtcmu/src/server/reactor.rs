@@ -105,6 +105,8 @@ struct Serving {
     more: Vec<usize>,
     /// Devices that had something to do since the thread slept last: their rings are looked at before it sleeps again.
     busy: Vec<usize>,
+    /// Commands taken in this round.
+    taken: u32,
 }
 
 /// Turns in a row that polling may give to busy devices before the others are asked.
@@ -124,6 +126,7 @@ impl Serving {
             devices: HashMap::new(),
             more: Vec::new(),
             busy: Vec::with_capacity(MOST_BUSY),
+            taken: 0,
         })
     }
 
@@ -131,13 +134,13 @@ impl Serving {
         let (mut ready, mut rounds) = (Vec::with_capacity(256), 0);
         loop {
             rounds += 1;
+            self.polling.did(std::mem::take(&mut self.taken));
             let idle = self.more.is_empty();
             let found = idle && !self.waiter.has_io() && rounds % ROUNDS != 0 && self.look();
             if !found && let Err(error) = self.wait(idle, &mut ready) {
                 tracing::error!(%error, "a reactor cannot wait for events");
                 return;
             }
-            self.polling.found_work();
             for key in std::mem::take(&mut self.more) {
                 self.serve(key, DeviceServer::work);
             }
@@ -172,13 +175,16 @@ impl Serving {
 
     /// Looks at the busy rings for a while; whether there is something to do.
     fn look(&mut self) -> bool {
+        self.busy.retain(|key| self.devices.contains_key(key));
         let Serving { polling, devices, busy, reactor, .. } = self;
         if busy.is_empty() {
             return false;
         }
-        polling.look(|| {
-            reactor.waker.has_news() || busy.iter().any(|key| devices.get(key).is_some_and(|served| served.server.has_entries()))
-        })
+        let mut servers = [None; MOST_BUSY];
+        for (server, key) in servers.iter_mut().zip(busy.iter()) {
+            *server = devices.get(key).map(|served| &*served.server);
+        }
+        polling.look(|| reactor.waker.has_news() || servers.iter().map_while(|server| *server).any(DeviceServer::has_entries))
     }
 
     /// Sleeps, if `idle`, until there is something to do.
@@ -229,11 +235,13 @@ impl Serving {
     fn serve(&mut self, key: usize, turn: impl FnOnce(&mut DeviceServer) -> Result<Turn, ServeError>) {
         let Some(served) = self.devices.get_mut(&key) else { return };
         if !served.failed || served.stop.is_some() {
-            match turn(&mut served.server) {
+            let outcome = turn(&mut served.server);
+            self.taken += std::mem::take(&mut served.server.taken);
+            match outcome {
                 Ok(Turn::More) => self.more.push(key),
                 Ok(Turn::Idle) => {}
                 Err(error) => {
-                    self.waiter.remove(served.server.uio(), key as u64);
+                    self.waiter.remove(served.server.uio());
                     fail(served, &error);
                 }
             }
@@ -244,7 +252,7 @@ impl Serving {
     fn let_go(&mut self, key: usize) {
         let idle = self.devices.get(&key).is_some_and(|served| served.stop.is_some() && served.server.is_idle());
         if let Some(served) = idle.then(|| self.devices.remove(&key)).flatten() {
-            self.waiter.remove(served.server.uio(), key as u64);
+            self.waiter.remove(served.server.uio());
             self.reactor.devices.fetch_sub(1, Ordering::Relaxed);
             if let Some(stop) = served.stop {
                 let _ = stop.send(served.server);

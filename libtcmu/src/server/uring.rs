@@ -1,18 +1,18 @@
-//! io_uring: reads, writes and the like that can't be done at once, a batch of them in one system call, which also waits for the rings.
-use std::{cell::RefCell, collections::HashMap, collections::VecDeque, io, os::fd::RawFd};
+//! io_uring: reads, writes and the like that can't be done at once, a batch of them in one system call.
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
 
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
+use io_uring::{IoUring, Probe, opcode, squeue, types};
 use tcmu_handler_api::abi;
 
 use super::pool::Io;
 
 /// Entries of the submission queue: what goes out in one system call; more takes a second one.
 const ENTRIES: u32 = 256;
-
-/// Bit of an entry's user data that tells I/O from descriptors, whose keys are small.
-const IS_IO: u64 = 1 << 63;
-/// User data of what needs no answer.
-const IGNORED: u64 = u64::MAX;
 
 /// An I/O on its way.
 pub(super) struct Queued {
@@ -62,10 +62,6 @@ pub(super) fn queue(queued: Queued) -> Option<Queued> {
 
 pub(super) struct Uring {
     ring: IoUring,
-    /// Descriptors that are watched.
-    watched: HashMap<u64, RawFd>,
-    /// Keys that became readable while their entries were looked at for something else.
-    ready: Vec<u64>,
     /// I/O under way, by user data.
     under_way: Vec<Option<Queued>>,
     free: Vec<usize>,
@@ -77,55 +73,25 @@ pub(super) struct Uring {
 impl Uring {
     /// The calling thread's. Fails where the kernel refuses it, or can't do all that is needed.
     pub(super) fn new() -> io::Result<Uring> {
-        // One thread uses it, and looks at completions when it waits: nothing has to interrupt it.
         let ring = IoUring::builder()
             .setup_single_issuer()
-            .setup_coop_taskrun()
             .setup_cqsize(4 * ENTRIES)
             .build(ENTRIES)
             .or_else(|_| IoUring::builder().setup_cqsize(4 * ENTRIES).build(ENTRIES))?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        let needed =
-            [opcode::PollAdd::CODE, opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
-        // Polls that stay (5.13) can't be probed for; what came with 5.19 can.
-        if !ring.params().is_feature_nodrop()
-            || !needed.iter().all(|code| probe.is_supported(*code))
-            || !probe.is_supported(opcode::Socket::CODE)
-        {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is older than Linux 5.19"));
+        let needed = [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
+        if !ring.params().is_feature_nodrop() || !needed.iter().all(|code| probe.is_supported(*code)) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring is older than Linux 5.6"));
         }
         QUEUE.set(Some(Vec::with_capacity(ENTRIES as usize)));
         Ok(Uring {
             ring,
-            watched: HashMap::new(),
-            ready: Vec::new(),
             under_way: Vec::new(),
             free: Vec::new(),
             queue: Vec::with_capacity(ENTRIES as usize),
             done: VecDeque::with_capacity(ENTRIES as usize),
         })
-    }
-
-    pub(super) fn watch(&mut self, fd: RawFd, key: u64) -> io::Result<()> {
-        self.watched.insert(key, fd);
-        self.poll(fd, key)
-    }
-
-    fn poll(&mut self, fd: RawFd, key: u64) -> io::Result<()> {
-        let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).multi(true).build().user_data(key);
-        self.push(entry)
-    }
-
-    pub(super) fn unwatch(&mut self, key: u64) {
-        if self.watched.remove(&key).is_some() {
-            let entry = opcode::PollRemove::new(key).build().user_data(IGNORED);
-            // At once: the descriptor may be closed next.
-            let removed = self.push(entry).and_then(|()| self.ring.submit());
-            if let Err(error) = removed {
-                tracing::warn!(%error, "a descriptor is still watched");
-            }
-        }
     }
 
     pub(super) fn has_io(&self) -> bool {
@@ -136,17 +102,17 @@ impl Uring {
         self.done.pop_front()
     }
 
-    pub(super) fn wait(&mut self, block: bool, ready: &mut Vec<u64>) -> io::Result<()> {
-        self.submit_queue()?;
-        let block = block && self.done.is_empty() && self.ready.is_empty() && self.ring.completion().is_empty();
-        match self.ring.submit_and_wait(usize::from(block)) {
-            Ok(_) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
-            Err(error) => return Err(error),
+    /// Submits what was queued. Whether something ended that nobody has taken.
+    pub(super) fn submit(&mut self) -> io::Result<bool> {
+        if QUEUE.with_borrow(|queue| queue.as_ref().is_some_and(|queue| !queue.is_empty())) {
+            self.submit_queue()?;
+            match self.ring.submit() {
+                Ok(_) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.harvest()?;
-        ready.append(&mut self.ready);
-        Ok(())
+        Ok(!self.done.is_empty() || !self.ring.submission().is_empty())
     }
 
     /// Makes entries of what the handlers asked for.
@@ -166,7 +132,7 @@ impl Uring {
             // SAFETY: the I/O is the host's until it ends, and so are its segments.
             let entry = unsafe { entry(&queued) };
             self.under_way[index] = Some(queued);
-            if let Err(error) = self.push(entry.user_data(IS_IO | index as u64)) {
+            if let Err(error) = self.push(entry.user_data(index as u64)) {
                 if let Some(queued) = self.under_way[index].take() {
                     self.done.push_back(Done { queued, status: None });
                 }
@@ -188,7 +154,7 @@ impl Uring {
             match self.ring.submit() {
                 Ok(_) => {}
                 // Too much has ended that nobody looked at.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => self.harvest()?,
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) => self.harvest(),
                 Err(error) => return Err(error),
             }
         }
@@ -196,33 +162,22 @@ impl Uring {
     }
 
     /// Looks at what ended.
-    fn harvest(&mut self) -> io::Result<()> {
-        let mut again = Vec::new();
+    pub(super) fn harvest(&mut self) {
         for entry in self.ring.completion() {
-            let data = entry.user_data();
-            if data == IGNORED {
-                continue;
-            }
-            if data & IS_IO == 0 {
-                self.ready.push(data);
-                if !cqueue::more(entry.flags()) {
-                    again.push(data);
-                }
-                continue;
-            }
-            let index = (data & !IS_IO) as usize;
+            let index = entry.user_data() as usize;
             if let Some(queued) = self.under_way.get_mut(index).and_then(Option::take) {
                 self.free.push(index);
                 let status = status(&queued, entry.result());
                 self.done.push_back(Done { queued, status });
             }
         }
-        for key in again {
-            if let Some(fd) = self.watched.get(&key).copied() {
-                self.poll(fd, key)?;
-            }
-        }
-        Ok(())
+    }
+}
+
+impl AsFd for Uring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring's, which lives as long as this.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 }
 
