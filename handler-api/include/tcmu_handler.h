@@ -218,6 +218,10 @@
 // `tcmu_io::flags`: a write that is on stable storage when it is done (`RWF_DSYNC`).
 #define TCMU_IO_FLAG_DSYNC (1 << 0)
 
+// `tcmu_io::flags`: the descriptor has no cache in front of it (`O_DIRECT`), so that every transfer takes its time: the host does not
+// try it on the thread that serves the device.
+#define TCMU_IO_FLAG_UNCACHED (1 << 1)
+
 // One thing to do, from `tcmu_handler::submit` until its completion. Owned by whoever made it: a handler reads it, writes the
 // fields marked *out*, and touches nothing of it any more once it has called `complete`.
 struct tcmu_request {

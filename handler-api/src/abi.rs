@@ -203,6 +203,10 @@ pub const TCMU_IO_EXTENTS: u32 = 7;
 /// [`tcmu_io::flags`]: a write that is on stable storage when it is done (`RWF_DSYNC`).
 pub const TCMU_IO_FLAG_DSYNC: u32 = 1 << 0;
 
+/// [`tcmu_io::flags`]: the descriptor has no cache in front of it (`O_DIRECT`), so that every transfer takes its time: the host does not
+/// try it on the thread that serves the device.
+pub const TCMU_IO_FLAG_UNCACHED: u32 = 1 << 1;
+
 /// A line of text that a plugin returns: at most `capacity` bytes at `data`, the last of them a NUL. The host allocates.
 #[repr(C)]
 pub struct tcmu_text {

@@ -347,6 +347,14 @@ impl<'fd> FileIo<'fd> {
         self
     }
 
+    /// On a descriptor with `O_DIRECT`: it will take its time.
+    pub fn uncached(mut self, uncached: bool) -> FileIo<'fd> {
+        if uncached {
+            self.flags |= abi::TCMU_IO_FLAG_UNCACHED;
+        }
+        self
+    }
+
     fn raw(&self) -> abi::tcmu_io {
         abi::tcmu_io {
             op: self.op,

@@ -7,6 +7,7 @@ pub(crate) struct Config {
     pub(crate) path: String,
     pub(crate) read_only: bool,
     pub(crate) create: bool,
+    pub(crate) direct: bool,
 }
 
 impl Config {
@@ -26,6 +27,7 @@ impl Config {
             path: path.to_owned(),
             read_only: options.take_switch("ro", false)?,
             create: options.take_switch("create", true)?,
+            direct: options.take_switch("direct", false)?,
         };
         options.finish()?;
         Ok(config)

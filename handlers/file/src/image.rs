@@ -2,7 +2,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
@@ -21,10 +21,15 @@ use crate::config::Config;
 /// How long a predecessor that is going away may keep its lock.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
+/// What file systems and disks want of transfers past the page cache at most: offset, length and memory are multiples of it.
+const ALIGNMENT: usize = 4096;
+
 /// An open image or block device, locked against others.
 #[derive(Debug)]
 pub(crate) struct Image {
     file: fs::File,
+    /// The same file, past the page cache.
+    direct: Option<fs::File>,
     path: PathBuf,
     regular: bool,
     punches: bool,
@@ -51,7 +56,8 @@ impl Image {
         if !kind.is_file() && !kind.is_block_device() {
             return Err(Refusal::invalid(format!("{} is neither a file nor a block device", config.path)));
         }
-        let mut image = Image { file, path: path.to_owned(), regular: kind.is_file(), punches: false, zeroes: false };
+        let direct = config.direct.then(|| open_direct(&file, config)).transpose()?;
+        let mut image = Image { file, direct, path: path.to_owned(), regular: kind.is_file(), punches: false, zeroes: false };
         image.lock(config.read_only, take_over)?;
         if created && let Err(refusal) = image.extend(size) {
             let _ = fs::remove_file(path);
@@ -100,6 +106,17 @@ impl Image {
             self.zeroes = fallocate(&self.file, zero, past, 4096).is_ok();
             let _ = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, past, 4096);
         }
+    }
+
+    /// The descriptor past the page cache for a transfer, if there is one and the transfer is aligned as any disk below may want it; the
+    /// others go through the cache, which the kernel keeps coherent with what goes past it.
+    pub(crate) fn uncached(&self, offset: u64, length: u64, segments: &[libc::iovec]) -> Option<BorrowedFd<'_>> {
+        let direct = self.direct.as_ref()?;
+        let aligned = |at: usize| at.is_multiple_of(ALIGNMENT);
+        let fits = offset.is_multiple_of(ALIGNMENT as u64)
+            && length.is_multiple_of(ALIGNMENT as u64)
+            && segments.iter().all(|segment| aligned(segment.iov_base.addr()) && aligned(segment.iov_len));
+        fits.then(|| direct.as_fd())
     }
 
     pub(crate) fn is_regular(&self) -> bool {
@@ -170,4 +187,17 @@ impl AsFd for Image {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Opens a file a second time, with `O_DIRECT`.
+fn open_direct(file: &fs::File, config: &Config) -> Result<fs::File, Refusal> {
+    let mut options = fs::File::options();
+    options.read(true).write(!config.read_only).custom_flags((OFlags::DIRECT | OFlags::NONBLOCK).bits().cast_signed());
+    // By the descriptor: the path may name another file by now.
+    options.open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|error| {
+        Refusal::io(
+            format!("direct=on: {} cannot be opened with O_DIRECT; its file system may not be able to", config.path),
+            &error,
+        )
+    })
 }

@@ -30,8 +30,8 @@ impl Handler for File {
         subtype: c"file",
         name: c"File or block device",
         version: c"0.1.0",
-        config_desc: c"file/<absolute path>[;ro=on|off][;create=on|off]: a raw image or a block device. A file that is \
-missing is created, one that is too short is extended. ro: cannot be written. create: whether a missing file is created (on).",
+        config_desc: c"file/<absolute path>[;ro=on|off][;create=on|off][;direct=on|off]: a raw image or a block device. A file that is \
+missing is created, one that is too short is extended. ro: cannot be written. create: whether a missing file is created (on). direct: past the page cache (off).",
     };
 
     fn check_config(config: &str) -> Result<(), Refusal> {
@@ -72,8 +72,17 @@ impl Device for File {
         for request in batch {
             let (offset, length) = (request.offset(), request.length());
             let io = match request.operation() {
-                Operation::Read => FileIo::read(fd, offset, length),
-                Operation::Write => FileIo::write(fd, offset, length).durable(request.flags().contains(RequestFlags::FUA)),
+                Operation::Read => match self.image.uncached(offset, length, request.buffer().iovecs()) {
+                    Some(fd) => FileIo::read(fd, offset, length).uncached(true),
+                    None => FileIo::read(fd, offset, length),
+                },
+                Operation::Write => {
+                    let io = match self.image.uncached(offset, length, request.buffer().iovecs()) {
+                        Some(fd) => FileIo::write(fd, offset, length).uncached(true),
+                        None => FileIo::write(fd, offset, length),
+                    };
+                    io.durable(request.flags().contains(RequestFlags::FUA))
+                }
                 Operation::Flush => FileIo::datasync(fd),
                 Operation::Unmap => FileIo::punch_hole(fd, offset, length),
                 Operation::WriteZeroes if request.flags().contains(RequestFlags::MAY_UNMAP) => {
@@ -120,7 +129,7 @@ impl Device for File {
 
     fn describe(&self) -> String {
         let config = self.config();
-        format!("path={}\nread_only={}\n", config.path, config.read_only)
+        format!("path={}\nread_only={}\ndirect={}\n", config.path, config.read_only, config.direct)
     }
 }
 

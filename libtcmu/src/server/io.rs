@@ -85,6 +85,9 @@ const IN_MEMORY: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 unsafe fn at_once(shared: &Shared, request: *const abi::tcmu_request, io: *const abi::tcmu_io) -> Option<i32> {
     // SAFETY: valid by contract.
     let (io, request) = unsafe { (&*io, &*request) };
+    if io.flags & abi::TCMU_IO_FLAG_UNCACHED != 0 {
+        return None;
+    }
     let how = match io.op {
         abi::TCMU_IO_READ => &shared.reads,
         abi::TCMU_IO_WRITE if io.flags & abi::TCMU_IO_FLAG_DSYNC == 0 => &shared.writes,
