@@ -38,15 +38,16 @@ impl<'m> Slot<'m> {
     /// Base and length of the iovecs that begin at byte `from`, a multiple of 8. `None` if the slot does not hold so many.
     #[inline]
     pub(super) fn iovecs(&self, from: u64, count: u64) -> Option<impl Iterator<Item = (usize, usize)> + use<'m>> {
-        let end = from + count * layout::IOVEC;
-        if end > self.len as u64 || !from.is_multiple_of(8) {
+        let room = (self.len as u64).checked_sub(from)?;
+        if count > room / layout::IOVEC || !from.is_multiple_of(8) {
             return None;
         }
-        let start = self.start;
-        Some((from..end).step_by(layout::IOVEC as usize).map(move |at| {
+        // SAFETY: `from` is within the slot.
+        let first = unsafe { self.start.add(from as usize) }.cast::<[usize; 2]>();
+        Some((0..count as usize).map(move |n| {
             // SAFETY: checked above; a word of the native size is aligned at a multiple of 8.
-            let word = |at: usize| unsafe { start.add(at).cast::<usize>().read_volatile() };
-            (word(at as usize), word(at as usize + layout::IOVEC as usize / 2))
+            let [base, length] = unsafe { first.add(n).read_volatile() };
+            (base, length)
         }))
     }
 
