@@ -46,11 +46,15 @@ impl Device for Image {
 }
 
 fn serve(file: std::fs::File, engine: IoEngine) -> (SimKernel, Box<Attached>) {
+    serve_device(Image(file), engine)
+}
+
+fn serve_device(device: impl Device, engine: IoEngine) -> (SimKernel, Box<Attached>) {
     let (kernel, map, fd) = SimKernel::new(SimConfig { pages: 512, ..SimConfig::default() }).unwrap();
     let mut info = DeviceInfo::new(SIZE, 512);
     info.supports(Operations::FLUSH | Operations::UNMAP | Operations::WRITE_ZEROES)
         .set_flags(DeviceFlags::WRITE_CACHE | DeviceFlags::FUA | DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
-    let device = OpenDevice::embed(Image(file), info, Arc::new(Quiet), Server::services()).unwrap();
+    let device = OpenDevice::embed(device, info, Arc::new(Quiet), Server::services()).unwrap();
     let options = ServerOptions { reactors: 1, workers: 2, engine, ..ServerOptions::default() };
     let attach = Attach {
         name: "user_0/t".into(),
@@ -151,5 +155,41 @@ fn a_file_that_became_shorter_and_one_that_cannot_be_written_are_errors() {
         }
         assert_eq!(common::run(&mut kernel, &rw10(0x28, 0, 0, 8), Data::In(4096)).data, [7; 4096], "{engine:?}");
         attached.stop(Duration::from_secs(10)).unwrap();
+    }
+}
+
+/// Has all but the last block of each write done, which a handler may do that wants the rest elsewhere.
+struct AllButTheLast(std::fs::File);
+
+impl Device for AllButTheLast {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        for request in batch {
+            let io = match request.operation() {
+                Operation::Write => FileIo::write(self.0.as_fd(), request.offset(), request.length() - 512)
+                    .durable(request.flags().contains(RequestFlags::FUA)),
+                _ => FileIo::read(self.0.as_fd(), request.offset(), request.length()),
+            };
+            request.io(io);
+        }
+    }
+}
+
+#[test]
+fn no_more_is_written_than_was_asked_for() {
+    for engine in engines() {
+        // In memory, where it is done at once; and on a disk, durably, where it is not.
+        let memory = if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
+        for (file, flags) in [(tempfile::tempfile_in(memory).unwrap(), 0), (file(), 0), (file(), 0x08)] {
+            file.set_len(SIZE).unwrap();
+            let device = AllButTheLast(file.try_clone().unwrap());
+            let (mut kernel, attached) = serve_device(device, engine);
+            let done = common::run(&mut kernel, &rw10(0x2a, flags, 0, 8), Data::Out(vec![1; 4096]));
+            assert_eq!(done.status, 0, "{engine:?}");
+            let found = common::run(&mut kernel, &rw10(0x28, 0, 0, 8), Data::In(4096)).data;
+            assert_eq!(found, [vec![1; 3584], vec![0; 512]].concat(), "{engine:?}, flags {flags:#x}");
+            attached.stop(Duration::from_secs(10)).unwrap();
+        }
     }
 }

@@ -101,8 +101,9 @@ unsafe fn at_once(shared: &Shared, request: *const abi::tcmu_request, io: *const
     if !shared.is_served_here() {
         return None;
     }
-    let (iov, count) = if io.iov.is_null() { (request.iov, request.iov_count) } else { (io.iov, io.iov_count) };
-    let (count, offset) = (i32::try_from(count).ok().filter(|n| (1..=1024).contains(n))?, i64::try_from(io.offset).ok()?);
+    // SAFETY: valid by contract.
+    let segments = unsafe { whole_segments(io, request)? };
+    let (iov, count, offset) = (segments.as_ptr(), segments.len() as i32, i64::try_from(io.offset).ok()?);
     // SAFETY: the segments are valid until the request is completed.
     let transfer = |flags| unsafe {
         if io.op == abi::TCMU_IO_READ {
@@ -122,6 +123,22 @@ unsafe fn at_once(shared: &Shared, request: *const abi::tcmu_request, io: *const
     }
     // Short, or would block: the worker does the whole again, which is harmless for both.
     u64::try_from(done).is_ok_and(|done| done == io.length).then_some(0)
+}
+
+/// The segments of a transfer that takes all of them, in one system call. One that takes only a part of its segments is for
+/// [`host::perform`], which cuts them: the kernel would write the rest as well.
+///
+/// # Safety
+/// Both are valid.
+pub(super) unsafe fn whole_segments<'a>(io: &'a abi::tcmu_io, request: &'a abi::tcmu_request) -> Option<&'a [libc::iovec]> {
+    let (iov, count) = if io.iov.is_null() { (request.iov, request.iov_count) } else { (io.iov, io.iov_count) };
+    // To io_uring an offset of -1 is the descriptor's own.
+    if iov.is_null() || !(1..=1024).contains(&count) || i64::try_from(io.offset).is_err() {
+        return None;
+    }
+    // SAFETY: so many segments by the ABI, until the I/O is done.
+    let segments = unsafe { std::slice::from_raw_parts(iov, count as usize) };
+    (segments.iter().map(|segment| segment.iov_len as u64).sum::<u64>() == io.length).then_some(segments)
 }
 
 fn is_in_memory(fd: i32) -> bool {

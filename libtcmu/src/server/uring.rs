@@ -43,12 +43,16 @@ thread_local! {
 
 /// Queues an I/O on the calling thread's io_uring; it comes back if there is none, or if it is not for io_uring.
 pub(super) fn queue(queued: Queued) -> Option<Queued> {
-    // SAFETY: the I/O is the host's until it ends.
-    let op = unsafe { (*queued.description()).op };
-    if !matches!(
-        op,
-        abi::TCMU_IO_READ | abi::TCMU_IO_WRITE | abi::TCMU_IO_DATASYNC | abi::TCMU_IO_PUNCH_HOLE | abi::TCMU_IO_ZERO_RANGE
-    ) {
+    // SAFETY: the I/O and its request are the host's until it ends.
+    let can = unsafe {
+        let io = &*queued.description();
+        match io.op {
+            abi::TCMU_IO_READ | abi::TCMU_IO_WRITE => super::io::whole_segments(io, &*queued.request).is_some(),
+            abi::TCMU_IO_DATASYNC | abi::TCMU_IO_PUNCH_HOLE | abi::TCMU_IO_ZERO_RANGE => true,
+            _ => false,
+        }
+    };
+    if !can {
         return Some(queued);
     }
     QUEUE.with_borrow_mut(|queue| match queue {
