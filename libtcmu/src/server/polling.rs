@@ -54,11 +54,13 @@ impl Polling {
         if !self.trial.polls() {
             return false;
         }
-        if self.skip > 0 {
+        // A trial is of polling as it would be once it found its pace: whole polls, every time.
+        let trial = self.trial.is_on();
+        if self.skip > 0 && !trial {
             self.skip -= 1;
             return false;
         }
-        let on = self.hits >= ENOUGH;
+        let on = self.hits >= ENOUGH && !trial;
         self.polls = self.polls.wrapping_add(1);
         let measured = (!on || self.polls.is_multiple_of(MEASURE_EVERY)).then(processor_time);
         // Twice the average gap finds nearly all; a try is a whole one.
@@ -80,8 +82,8 @@ impl Polling {
     /// So many commands were taken in a round.
     #[inline]
     pub(super) fn did(&mut self, commands: u32) {
-        if !self.most.is_zero() && self.trial.did(commands) && self.trial.polls() && self.trial.is_on() {
-            // A fair one: what was learned while nothing came is forgotten.
+        if !self.most.is_zero() && self.trial.did(commands) && self.trial.polls() {
+            // What was learned while nothing came is forgotten.
             (self.skip, self.next_skip) = (0, SKIP.0);
         }
     }
@@ -150,6 +152,8 @@ const CHANGED: u64 = 160;
 /// Which of two ways gets more commands done.
 #[derive(Debug)]
 struct Trial {
+    /// Commands come often enough for a trial. Where they don't, polls are made while they find something.
+    dense: bool,
     /// Periods since the trial began.
     period: u32,
     /// Nanoseconds and commands of the periods of a trial: with polling, and without.
@@ -166,17 +170,30 @@ struct Trial {
 
 impl Trial {
     fn new() -> Trial {
-        Trial { period: 0, with: (0, 0), without: (0, 0), better: false, rate: 0, start: None, commands: 0, rounds: 0 }
+        Trial {
+            dense: false,
+            period: 0,
+            with: (0, 0),
+            without: (0, 0),
+            better: false,
+            rate: 0,
+            start: None,
+            commands: 0,
+            rounds: 0,
+        }
     }
 
     /// Whether to poll now.
     fn polls(&self) -> bool {
+        if !self.dense {
+            return true;
+        }
         if self.period < TRIAL { self.period.is_multiple_of(2) } else { self.better }
     }
 
     /// Whether it is not settled yet.
     fn is_on(&self) -> bool {
-        self.period < TRIAL
+        self.dense && self.period < TRIAL
     }
 
     /// Whether a period ended.
@@ -194,13 +211,17 @@ impl Trial {
         };
         let took = now - start;
         if took > PAUSE {
-            (self.start, self.commands) = (Some(now), 0);
-        } else if took >= PERIOD && self.commands >= COMMANDS {
-            self.ended(took, self.commands);
-            (self.start, self.commands) = (Some(now), 0);
-            return true;
+            *self = Trial { start: Some(now), ..Trial::new() };
+            return false;
         }
-        false
+        let ended = took >= PERIOD && self.commands >= COMMANDS;
+        if ended {
+            if self.dense {
+                self.ended(took, self.commands);
+            }
+            (self.dense, self.start, self.commands) = (true, Some(now), 0);
+        }
+        ended
     }
 
     /// A period ended.
@@ -234,6 +255,28 @@ mod tests {
 
     const MOST: Duration = Duration::from_millis(1);
 
+    /// As after a trial that polling won.
+    fn settled(mut polling: Polling) -> Polling {
+        (polling.trial.dense, polling.trial.period, polling.trial.better) = (true, TRIAL, true);
+        polling
+    }
+
+    #[test]
+    fn a_trial_polls_every_time() {
+        let mut polling = Polling::new(MOST);
+        polling.trial.dense = true;
+        assert_eq!(tries(&mut polling, 1000), 1000);
+    }
+
+    #[test]
+    fn without_many_commands_there_is_no_trial() {
+        let mut polling = Polling::new(MOST);
+        for _ in 0..10_000 {
+            polling.look(|| false);
+        }
+        assert!(tries(&mut polling, 4000) <= 2, "{polling:?}");
+    }
+
     /// Sleeps of which polling was tried before, of so many in which nothing comes.
     fn tries(polling: &mut Polling, sleeps: u32) -> u32 {
         (0..sleeps)
@@ -250,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_comes_is_found() {
-        let (mut polling, mut looks) = (Polling::new(MOST), 0);
+        let (mut polling, mut looks) = (settled(Polling::new(MOST)), 0);
         for _ in 0..1000 {
             looks = 0;
             assert!(polling.look(|| {
@@ -268,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_never_comes_is_looked_for_ever_less_often() {
-        let mut polling = Polling::new(MOST);
+        let mut polling = settled(Polling::new(MOST));
         assert!(tries(&mut polling, 100) >= 3);
         tries(&mut polling, 20_000);
         assert!(tries(&mut polling, 10_000) <= 4, "{polling:?}");
@@ -276,7 +319,7 @@ mod tests {
 
     #[test]
     fn polling_stops_when_it_does_not_pay_and_starts_when_it_does() {
-        let mut polling = Polling::new(MOST);
+        let mut polling = settled(Polling::new(MOST));
         for _ in 0..1000 {
             polling.look(|| true);
         }
@@ -293,7 +336,7 @@ mod tests {
     fn what_gets_more_done_is_done() {
         // Commands a second with polling and without, and whether to poll.
         for (with, without, better) in [(2000, 1000, true), (1000, 2000, false), (1010, 1000, false), (1000, 1000, false)] {
-            let mut trial = Trial::new();
+            let mut trial = Trial { dense: true, ..Trial::new() };
             let mut polled = 0;
             let periods = 10 * (TRIAL + SETTLED);
             for _ in 0..periods {
@@ -308,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_change_calls_for_a_new_trial() {
-        let mut trial = Trial::new();
+        let mut trial = Trial { dense: true, ..Trial::new() };
         (0..TRIAL + 2).for_each(|_| trial.ended(Duration::from_secs(1), 1000));
         assert!(trial.period > TRIAL);
         trial.ended(Duration::from_secs(1), 3000);
@@ -317,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_poll_is_no_longer_than_it_may_be() {
-        let mut polling = Polling::new(Duration::from_micros(50));
+        let mut polling = settled(Polling::new(Duration::from_micros(50)));
         for _ in 0..200 {
             polling.look(|| true);
         }
