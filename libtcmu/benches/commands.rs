@@ -80,15 +80,7 @@ fn served(plugins: &Path, plugin: &str, config: &str, batch: usize) -> (SimKerne
     let plugin = Plugin::load(&plugins.join(plugin), Server::services()).unwrap_or_else(|error| panic!("{plugin}: {error}"));
     let spec = OpenSpec { name: "user_0/t", config, take_over: false, info: DeviceInfo::new(SIZE, 512) };
     let device = plugin.open(spec, Arc::new(Quiet)).unwrap_or_else(|error| panic!("{config}: {error}"));
-    let attach = Attach {
-        name: "user_0/t".into(),
-        uio: fd,
-        map_size: map.len(),
-        device,
-        target: Arc::new(|| None),
-        hw_max_sectors: 1024,
-        copies_with: Vec::new(),
-    };
+    let attach = Attach::new("user_0/t", fd, map.len(), device);
     (kernel, Box::new(Served(Solo::mapped(map, attach, 2).expect("attached"))))
 }
 
@@ -112,10 +104,16 @@ fn alloc(plugins: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
     served(plugins, "libhandler_alloc.so", "a", batch)
 }
 
-fn file(plugins: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
+/// A new file in memory, of the disks' size.
+fn image() -> PathBuf {
     let directory = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
     let path = directory.join(format!("commands-{}.img", std::process::id()));
     std::fs::write(&path, vec![0x5a; SIZE as usize]).expect("room in memory");
+    path
+}
+
+fn file(plugins: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
+    let path = image();
     let sides = served(plugins, "libhandler_file.so", &path.display().to_string(), batch);
     let _ = std::fs::remove_file(path);
     sides
@@ -168,9 +166,7 @@ fn timed(side: &mut dyn Side) {
 
 /// The bare `preadv` of the same bytes in the same batches, which `file` is held against.
 fn preadv(batch: usize, seconds: f64) -> f64 {
-    let directory = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
-    let path = directory.join(format!("preadv-{}.img", std::process::id()));
-    std::fs::write(&path, vec![0x5a; SIZE as usize]).expect("room in memory");
+    let path = image();
     let file = std::fs::File::open(&path).expect("just made");
     let _ = std::fs::remove_file(path);
     let mut buffer = vec![0; 4096 * batch];

@@ -49,13 +49,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let memory = Memory(std::sync::RwLock::new(vec![0; facts.size as usize]));
     let info = DeviceInfo::new(facts.size, facts.block_size);
     let attach = Attach {
-        name: id.to_string(),
-        uio: uio::open(&roots, device.minor, Duration::from_secs(5))?,
-        map_size: device.map_size,
-        device: OpenDevice::embed(memory, info, Arc::new(ToStderr), Server::services())?,
         target: Arc::new(move || backstore.serial()),
         hw_max_sectors: facts.hw_max_sectors,
-        copies_with: Vec::new(),
+        ..Attach::new(
+            id.to_string(),
+            uio::open(&roots, device.minor, Duration::from_secs(5))?,
+            device.map_size,
+            OpenDevice::embed(memory, info, Arc::new(ToStderr), Server::services())?,
+        )
     };
     let mut solo = Solo::new(attach, 2)?;
     println!("serving {id}");

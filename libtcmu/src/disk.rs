@@ -178,15 +178,11 @@ impl DiskBuilder {
         let fd = uio::open(&self.roots, found.minor, APPEAR)?;
         let serial = Backstore::at(&self.roots, backstore.id());
         let attach = Attach {
-            name: backstore.id().to_string(),
-            uio: fd,
-            map_size: found.map_size,
-            device,
             target: Arc::new(move || {
                 Some(serial.serial().unwrap_or_else(|| format!("{:x?}", serial.id().to_string().as_bytes())))
             }),
             hw_max_sectors: spec.hw_max_sectors,
-            copies_with: Vec::new(),
+            ..Attach::new(backstore.id().to_string(), fd, found.map_size, device)
         };
         let attached = server.attach(attach, |_| ())?;
         let mut disk = Disk { node: None, loopback: None, attached: Some(attached), backstore: Some(backstore) };

@@ -56,15 +56,7 @@ fn serve_device(device: impl Device, engine: IoEngine) -> (SimKernel, Box<Attach
         .set_flags(DeviceFlags::WRITE_CACHE | DeviceFlags::FUA | DeviceFlags::UNMAP_ZEROES | DeviceFlags::THIN, true);
     let device = OpenDevice::embed(device, info, Arc::new(Quiet), Server::services()).unwrap();
     let options = ServerOptions { reactors: 1, workers: 2, engine, ..ServerOptions::default() };
-    let attach = Attach {
-        name: "user_0/t".into(),
-        uio: fd,
-        map_size: map.len(),
-        device,
-        target: Arc::new(|| None),
-        hw_max_sectors: 1024,
-        copies_with: Vec::new(),
-    };
+    let attach = Attach::new("user_0/t", fd, map.len(), device);
     let server = Server::start(options).unwrap();
     (kernel, server.attach_mapped(map, attach, |error| panic!("{error}")).unwrap())
 }

@@ -74,15 +74,7 @@ const SIZE: u64 = 4 << 20;
 fn check(disk: Disk) {
     let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
     let device = OpenDevice::embed(disk, DeviceInfo::new(SIZE, 512), Arc::new(Quiet), Server::services()).unwrap();
-    let attach = Attach {
-        name: "user_0/t".into(),
-        uio: fd,
-        map_size: map.len(),
-        device,
-        target: Arc::new(|| None),
-        hw_max_sectors: 1024,
-        copies_with: Vec::new(),
-    };
+    let attach = Attach::new("user_0/t", fd, map.len(), device);
     let mut solo = Solo::mapped(map, attach, 1).unwrap();
     let mut batch = |n: u8| {
         for at in 0..8 {

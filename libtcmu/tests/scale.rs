@@ -43,15 +43,12 @@ fn many_idle_devices_cost_few_threads_little_memory_and_no_time() {
         info.0.size = 512 * 64;
         let mut disk = memory().0;
         disk.0 = vec![n as u8; 512 * 64].into();
-        let attach = Attach {
-            name: format!("user_0/d{n}"),
-            uio: fd,
-            map_size: map.len(),
-            device: OpenDevice::embed(disk, info, Arc::new(Quiet), Server::services()).unwrap(),
-            target: Arc::new(|| None),
-            hw_max_sectors: 1024,
-            copies_with: Vec::new(),
-        };
+        let attach = Attach::new(
+            format!("user_0/d{n}"),
+            fd,
+            map.len(),
+            OpenDevice::embed(disk, info, Arc::new(Quiet), Server::services()).unwrap(),
+        );
         devices.push((kernel, server.attach_mapped(map, attach, |error| panic!("{error}")).unwrap()));
     }
     // What 2000 disks of 32 KiB hold is theirs; the rest is what serving them takes, the simulated kernels included.

@@ -105,13 +105,9 @@ fn pair(allowed: bool) -> [(SimKernel, Box<tcmu::server::Attached>); 2] {
         let (kernel, map, uio) = SimKernel::new(SimConfig::default()).unwrap();
         let device = OpenDevice::embed(memory().0, info(), Arc::new(common::Quiet), Server::services()).unwrap();
         let attach = Attach {
-            name: name.into(),
-            uio,
-            map_size: map.len(),
-            device,
             target: Arc::new(move || Some(serial.to_owned())),
-            hw_max_sectors: 1024,
             copies_with: if allowed { vec![other.to_owned()] } else { Vec::new() },
+            ..Attach::new(name, uio, map.len(), device)
         };
         (kernel, server.attach_mapped(map, attach, |_| ()).unwrap())
     })

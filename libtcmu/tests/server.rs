@@ -318,15 +318,7 @@ fn a_lying_ring_stops_its_device_with_one_clear_word() {
     let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
     let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
     let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
-    let attach = Attach {
-        name: "t".into(),
-        uio: fd,
-        map_size: map.len(),
-        device,
-        target: Arc::new(|| None),
-        hw_max_sectors: 0,
-        copies_with: Vec::new(),
-    };
+    let attach = Attach::new("t", fd, map.len(), device);
     let (tell, told) = std::sync::mpsc::channel();
     let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
     kernel.run(&[0; 6], Data::None).unwrap();
@@ -371,15 +363,7 @@ fn a_program_can_serve_a_device_in_its_own_loop() {
     let (memory, _) = memory();
     let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
     let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
-    let attach = Attach {
-        name: "t".into(),
-        uio: fd,
-        map_size: map.len(),
-        device,
-        target: Arc::new(|| None),
-        hw_max_sectors: 0,
-        copies_with: Vec::new(),
-    };
+    let attach = Attach::new("t", fd, map.len(), device);
     let mut solo = Solo::mapped(map, attach, 2).unwrap();
     kernel.queue(&rw10(0x28, 0, 3, 1), Data::In(512)).unwrap();
     let done = loop {

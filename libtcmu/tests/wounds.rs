@@ -84,15 +84,7 @@ fn a_parameter_list_that_changes_while_it_is_read_does_what_was_judged() {
     let furthest = Arc::new(AtomicUsize::new(0));
     let device = OpenDevice::embed(Furthest(memory().0, furthest.clone()), info, Arc::new(Quiet), Server::services()).unwrap();
     let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
-    let attach = Attach {
-        name: "user_0/t".into(),
-        uio: fd,
-        map_size: map.len(),
-        device,
-        target: Arc::new(|| None),
-        hw_max_sectors: 1024,
-        copies_with: Vec::new(),
-    };
+    let attach = Attach::new("user_0/t", fd, map.len(), device);
     let _attached = server.attach_mapped(map.clone(), attach, |error| panic!("{error}")).unwrap();
     let mut list = vec![0, 22, 0, 16, 0, 0, 0, 0];
     list.extend([&8u64.to_be_bytes()[..], &8u32.to_be_bytes(), &[0; 4]].concat());

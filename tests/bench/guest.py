@@ -84,11 +84,7 @@ class Tcmu:
             settings.append(f"hw_max_sectors={self.sectors}")
         self.daemon()
         self.path = backstore("user_0", "b", settings)
-        self.attached()
         return loopback(self.path)
-
-    def attached(self):
-        pass
 
     def stop(self):
         remove(self.path)
@@ -114,7 +110,7 @@ class Tcmu:
 class Ours(Tcmu):
     def daemon(self):
         log = open("/tmp/bench-daemon.log", "w")
-        self.process = subprocess.Popen(["tcmu-runnerd"] + os.environ.get("DAEMON_ARGUMENTS", "").split(), stderr=log, stdout=log)
+        self.process = subprocess.Popen(["tcmu-runnerd"], stderr=log, stdout=log)
         wait_for(lambda: "ready" in open("/tmp/bench-daemon.log").read())
 
 

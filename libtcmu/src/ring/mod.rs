@@ -7,8 +7,8 @@
 //!
 //! Nothing here is taken on trust: an offset or a length that doesn't fit is a [`RingError`], after which the ring refuses to go on.
 mod doorbell;
+mod entry;
 pub mod layout;
-mod slot;
 
 use std::{
     fmt,
@@ -16,9 +16,9 @@ use std::{
 };
 
 pub use doorbell::{Doorbell, Gone};
+use entry::Entry;
 pub use layout::MailboxFlags;
 use layout::{header, mailbox, op, request, response, tmr, uflag};
-use slot::Slot;
 
 use crate::mapping::{Mapping, OutOfMapping};
 
@@ -350,14 +350,14 @@ impl Ring {
 
     #[inline]
     fn fetch_command(&mut self, at: u32, len: u32, id: u16, into: &mut Fetched) -> Result<(), Fault> {
-        let Some(slot) = Slot::new(&self.map, self.place(at), len) else {
+        let Some(entry) = Entry::new(&self.map, self.place(at), len) else {
             // A response must fit where the request was.
             return Err(self.fault(RingError::EntryLength { at, len, room: response::END }));
         };
-        let (counts, cdb) = (slot.word::<{ request::IOV_CNT }>(), slot.word::<{ request::CDB_OFF }>());
+        let (counts, cdb) = (entry.word::<{ request::IOV_CNT }>(), entry.word::<{ request::CDB_OFF }>());
         let (data, bidi) = (half(counts, 0), half(counts, 4));
         let count = u64::from(data) + u64::from(bidi);
-        let Some(iovecs) = slot.iovecs(request::IOV, count) else {
+        let Some(iovecs) = entry.iovecs(request::IOV, count) else {
             return Err(self.fault(RingError::Iovecs { at, len, iovecs: count }));
         };
         into.iovecs.clear();
@@ -377,7 +377,7 @@ impl Ring {
                 }
             }
         }
-        let copied = cdb.checked_sub(self.place(at)).and_then(|offset| slot.cdb(offset, &mut into.cdb));
+        let copied = cdb.checked_sub(self.place(at)).and_then(|offset| entry.cdb(offset, &mut into.cdb));
         if let Some((offset, length)) = outside {
             return Err(self.outside(at, offset, length));
         }
@@ -445,14 +445,14 @@ impl Ring {
         let len = self.skip()?;
         let at = self.tail;
         let room = self.size - at;
-        let Some(slot) = Slot::new(&self.map, self.place(at), len).filter(|_| len <= room) else {
+        let Some(entry) = Entry::new(&self.map, self.place(at), len).filter(|_| len <= room) else {
             return Err(self.fault(RingError::EntryLength { at, len, room }));
         };
         let (uflags, read_len) = match done.read_len {
             Some(length) if self.flags.contains(MailboxFlags::READ_LEN) => (uflag::READ_LEN, length),
             _ => (0, 0),
         };
-        slot.respond(id, uflags, done.status, read_len, done.sense);
+        entry.respond(id, uflags, done.status, read_len, done.sense);
         self.unmark(id);
         self.in_flight -= 1;
         self.tail = self.after(at, len);

@@ -1,31 +1,33 @@
 //! One device: entries from its ring become commands, commands become requests for its handler, and back.
+mod completion;
+mod elsewhere;
+mod plain;
+
 use std::{
     collections::VecDeque,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
+    sync::Arc,
 };
 
 use tcmu_handler_api::{
     abi,
     host::OpenDevice,
-    plugin::{DeviceFlags, DeviceInfo, Refusal, Threads},
-    scsi::{Status, sense::SENSE_BUFFER},
+    plugin::{DeviceFlags, DeviceInfo, Threads},
+    scsi::Status,
 };
 
 use super::{
     command::Command,
     counters::{Cells, Counters},
     peer::{Neighbours, Piece},
-    plain,
     pool::{Lane, Pool},
     slot::{Shared, Slot},
     waker::Waker,
 };
 use crate::{
-    engine::{self, Judge, Outcome, PeerKey, Step, Target, Unit, Work},
+    engine::{self, Judge, Outcome, Step, Target, Unit, Work},
     mapping::Mapping,
-    ring::{Completion, Doorbell, Gone, Next, Ring, RingError, TaskManagement},
+    ring::{Doorbell, Gone, Next, Ring, RingError, TaskManagement},
 };
 
 /// Entries taken in one turn, so that one busy device does not keep a thread from its others.
@@ -72,10 +74,18 @@ pub struct Attach {
     pub device: OpenDevice,
     /// What is known of the unit outside of its handler: its serial number, its ports. A closure that returns the serial number will do.
     pub target: Arc<dyn Target>,
-    /// `hw_max_sectors`, in units of 512 bytes.
+    /// `hw_max_sectors`, in units of 512 bytes; 0: not known.
     pub hw_max_sectors: u32,
     /// Names of devices of the same server that initiators may copy to and from this one, whatever their ACLs say of those.
     pub copies_with: Vec<String>,
+}
+
+impl Attach {
+    /// A device of which nothing is known but its handler: no serial number, no limit of the transfer length, no copies.
+    pub fn new(name: impl Into<String>, uio: OwnedFd, map_size: usize, device: OpenDevice) -> Attach {
+        let target = Arc::new(|| None);
+        Attach { name: name.into(), uio, map_size, device, target, hw_max_sectors: 0, copies_with: Vec::new() }
+    }
 }
 
 impl std::fmt::Debug for Attach {
@@ -96,34 +106,34 @@ pub enum Turn {
 /// Serves one device, on the thread that calls [`DeviceServer::turn`].
 pub struct DeviceServer {
     name: String,
-    pub(super) ring: Ring,
+    ring: Ring,
     bell: Doorbell,
-    pub(super) unit: Unit,
+    unit: Unit,
     /// What plain commands are judged by.
-    pub(super) judge: Judge,
+    judge: Judge,
     shared: Arc<Shared>,
     device: Arc<OpenDevice>,
     lane: Option<Arc<Lane>>,
     /// Boxed, because requests point into them.
     #[expect(clippy::vec_box)]
-    pub(super) commands: Vec<Box<Command>>,
-    pub(super) free: Vec<usize>,
+    commands: Vec<Box<Command>>,
+    free: Vec<usize>,
     /// Armed requests that go to the handler together.
-    pub(super) batch: Vec<*mut abi::tcmu_request>,
+    batch: Vec<*mut abi::tcmu_request>,
     /// Commands that wait for a range which another one has to itself, with what they will do.
-    pub(super) waiting: VecDeque<(usize, Work)>,
+    waiting: VecDeque<(usize, Work)>,
     /// Pieces of long commands that wait for the next turn.
     later: VecDeque<(usize, Work)>,
     /// Pieces that may still be done in this turn.
     pieces: usize,
     /// Commands that have a range to themselves, or wait for it.
-    pub(super) exclusive: usize,
-    pub(super) in_flight: usize,
+    exclusive: usize,
+    in_flight: usize,
     stopping: bool,
     wakes: u32,
-    /// Entries that the last turn took.
-    pub(super) taken: u32,
-    pub(super) counters: Arc<Cells>,
+    /// Entries that were taken since `take_taken`.
+    taken: u32,
+    counters: Arc<Cells>,
     neighbours: Option<Arc<Neighbours>>,
 }
 
@@ -300,13 +310,18 @@ impl DeviceServer {
                 self.counters.kicks.add(1);
                 self.bell.kick()?;
             }
-            self.taken = taken as u32;
+            self.taken = self.taken.saturating_add(taken as u32);
             if taken > 0 {
                 self.counters.batches.add(1);
             }
             self.counters.in_flight.set(self.in_flight as u64);
             Ok(if taken == TURN || !self.later.is_empty() { Turn::More } else { Turn::Idle })
         })
+    }
+
+    /// Entries that turns took since this was asked last.
+    pub(super) fn take_taken(&mut self) -> u32 {
+        std::mem::take(&mut self.taken)
     }
 
     /// Takes back a slot that was completed on another thread.
@@ -407,36 +422,6 @@ impl DeviceServer {
         }
     }
 
-    /// Completes a command's entry on the ring; what it began goes on without.
-    fn detach(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
-        self.complete(index, outcome)?;
-        self.commands[index].detach();
-        Ok(())
-    }
-
-    /// Asks a question that may block on a thread of its own. That is rare: initiators look at port groups every now and then.
-    fn ask(&mut self, index: usize, question: engine::Question) {
-        let answer = Arc::new(Mutex::new(None));
-        let command = &mut self.commands[index];
-        command.answer = Some(answer.clone());
-        let request = Elsewhere(command.arm_question());
-        let (target, device) = (self.unit.target(), self.device.clone());
-        let work = move || {
-            let found = engine::ask(
-                &*target,
-                &question,
-                |tag| without_lock_is_fine(device.lock().acquire(tag.into())),
-                || without_lock_is_fine(device.lock().release()),
-            );
-            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-            request.complete(abi::TCMU_STATUS_OK);
-        };
-        if let Err(error) = thread::Builder::new().name("tcmu-question".into()).spawn(work) {
-            tracing::error!(device = self.name, %error, "no thread");
-            Elsewhere(self.commands[index].request()).complete(abi::TCMU_STATUS_BUSY);
-        }
-    }
-
     /// Whether a command that changes a range has to wait for one that has an overlapping range to itself, or the other way round.
     fn must_wait(&self, index: usize) -> bool {
         let task = |index: usize| {
@@ -455,7 +440,7 @@ impl DeviceServer {
     }
 
     /// Lets those go on that waited for a range.
-    pub(super) fn retry_waiting(&mut self) {
+    fn retry_waiting(&mut self) {
         for _ in 0..self.waiting.len() {
             let Some((index, work)) = self.waiting.pop_front() else { return };
             // A waiting command neither waits for itself nor for those behind it.
@@ -483,22 +468,6 @@ impl DeviceServer {
         self.batch.push(self.commands[index].arm(work));
     }
 
-    /// Has a piece of a copy done by another unit.
-    fn submit_to_peer(&mut self, index: usize, peer: PeerKey, work: Work) {
-        let returned = Arc::new(Mutex::new(Vec::new()));
-        let command = &mut self.commands[index];
-        command.returned = Some(returned.clone());
-        let memory = command.task.as_mut().map(|task| std::mem::take(&mut task.memory)).unwrap_or_default();
-        let request = Elsewhere(command.arm_question());
-        let done = move |status, memory| {
-            *returned.lock().unwrap_or_else(PoisonError::into_inner) = memory;
-            request.complete(status);
-        };
-        if let Some(neighbours) = &self.neighbours {
-            neighbours.send(peer, work, memory, Box::new(done));
-        }
-    }
-
     /// Hands the batch to the handler and takes what it completed at once, until there is nothing left of either.
     fn settle(&mut self) -> Result<(), ServeError> {
         loop {
@@ -523,156 +492,6 @@ impl DeviceServer {
         }
     }
 
-    /// A request came back.
-    fn completed(&mut self, index: usize) -> Result<(), ServeError> {
-        if self.finish_plain(index)? {
-            return Ok(());
-        }
-        let command = &mut *self.commands[index];
-        let (op, status) = (command.completed().request.op, command.completed().status);
-        if op == abi::TCMU_OP_SCSI {
-            if status == abi::TCMU_STATUS_NOT_HANDLED {
-                return self.begin(index);
-            }
-            return self.finish_cdb(index);
-        }
-        let Some(mut task) = command.task.take() else { return Ok(()) };
-        if let Some(mut piece) = command.piece.take() {
-            piece.memory = std::mem::take(&mut task.memory);
-            piece.end(status);
-            command.task = Some(task);
-            return self.release(index);
-        }
-        if let Some(returned) = command.returned.take() {
-            task.memory = std::mem::take(&mut *returned.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-        if let Some(answer) = command.answer.take()
-            && let Some(answer) = answer.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
-            self.unit.answered(answer);
-        }
-        let slot = command.completed();
-        let sense = &slot.sense[..(slot.request.sense_length as usize).min(slot.sense.len())];
-        let step = engine::resume(&mut self.unit, &mut task, &command.buffer(), &slot.request, status, sense);
-        self.judge = Judge::of(&self.unit);
-        let give_up = self.stopping && command.detached && matches!(step, Step::Submit(_));
-        if give_up {
-            // The daemon ends or the device goes: nobody waits for this, and nobody will be there to finish it.
-            tracing::warn!(device = self.name, "an operation in the background was not finished");
-            engine::abandon(&mut self.unit, &mut task);
-            self.judge = Judge::of(&self.unit);
-        }
-        command.task = Some(task);
-        match step {
-            Step::Submit(work) if !give_up => {
-                if self.pieces == 0 {
-                    self.later.push_back((index, work));
-                } else {
-                    self.pieces -= 1;
-                    self.submit(index, work);
-                }
-                Ok(())
-            }
-            Step::Done(outcome) => self.finish(index, outcome),
-            _ => self.release(index),
-        }
-    }
-
-    /// Completes a command whose CDB the handler executed: status, sense and data length are the handler's.
-    fn finish_cdb(&mut self, index: usize) -> Result<(), ServeError> {
-        let command = &*self.commands[index];
-        let slot = command.completed();
-        let length = command.buffer().len() as u64;
-        let valid = slot.request.result.min(length);
-        if slot.status == abi::TCMU_STATUS_SENSE {
-            let sense = slot.sense;
-            let sense = &sense[..(slot.request.sense_length as usize).min(sense.len())];
-            let read_len = (valid > 0 && valid < length).then_some(valid as u32);
-            return self.end(index, Status::CheckCondition as u8, sense, read_len);
-        }
-        let outcome = if slot.status == abi::TCMU_STATUS_OK {
-            Outcome { data: Some(valid as usize), ..Outcome::GOOD }
-        } else {
-            engine::outcome_of(slot.request.op, slot.status, slot.request.result, &slot.sense)
-        };
-        self.finish(index, outcome)
-    }
-
-    /// Ends a command.
-    fn finish(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
-        if self.commands[index].detached {
-            if outcome.status != Status::Good as u8 {
-                tracing::warn!(device = self.name, ?outcome, "an operation in the background failed");
-            }
-        } else {
-            self.complete(index, outcome)?;
-        }
-        self.release(index)
-    }
-
-    /// Completes a command's entry on the ring.
-    fn complete(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
-        let command = &self.commands[index];
-        command.bidi_buffer().fill(0);
-        let buffer = command.buffer();
-        let knows_length = self.ring.flags().contains(crate::ring::MailboxFlags::READ_LEN);
-        let data = match outcome.data {
-            // A Data-Out buffer, unless the initiator has the directions wrong (which the ring does not tell): then the kernel shows it
-            // what is in there. Clearing one byte and showing that one costs nothing.
-            None if knows_length && buffer.has_more_than(1) => {
-                buffer.fill_at(0, 1, 0);
-                Some(1)
-            }
-            None if outcome.status != Status::Good as u8 => Some(0),
-            data => data,
-        };
-        let read_len = data.filter(|valid| buffer.has_more_than(*valid)).and_then(|valid| u32::try_from(valid).ok());
-        if let Some(valid) = read_len {
-            // A kernel without READ_LEN, and any kernel for a length of 0, copies the whole buffer: clear what isn't ours to show.
-            if valid == 0 || !knows_length {
-                buffer.fill_at(valid as usize, usize::MAX, 0);
-            }
-        }
-        let Some(value) = outcome.sense else { return self.put(index, outcome.status, &[], read_len) };
-        let mut sense = [0; SENSE_BUFFER];
-        // As the control page says; and where the fixed format can't hold it.
-        let length = if self.unit.descriptor_sense() || value.information.is_some_and(|i| u32::try_from(i).is_err()) {
-            value.write_descriptor(&mut sense)
-        } else {
-            value.write_fixed(&mut sense)
-        };
-        self.put(index, outcome.status, &sense[..length], read_len)
-    }
-
-    fn put(&mut self, index: usize, status: u8, sense: &[u8], read_len: Option<u32>) -> Result<(), ServeError> {
-        if status != Status::Good as u8 {
-            self.counters.errors.add(1);
-            tracing::debug!(device = self.name, cdb = ?self.commands[index].fetched.cdb(), status, ?sense, "command failed");
-        }
-        self.ring.complete(self.commands[index].fetched.id, &Completion { status, sense, read_len })?;
-        Ok(())
-    }
-
-    /// Frees what a command had.
-    fn release(&mut self, index: usize) -> Result<(), ServeError> {
-        let command = &mut self.commands[index];
-        let task = command.task.take();
-        self.exclusive -= usize::from(task.is_some_and(|task| task.exclusive));
-        (command.in_use, command.detached) = (false, false);
-        self.free.push(index);
-        self.in_flight -= 1;
-        if !self.waiting.is_empty() {
-            self.retry_waiting();
-        }
-        Ok(())
-    }
-
-    /// Completes and ends a command with sense data as the handler wrote it.
-    fn end(&mut self, index: usize, status: u8, sense: &[u8], read_len: Option<u32>) -> Result<(), ServeError> {
-        self.put(index, status, sense, read_len)?;
-        self.release(index)
-    }
-
     /// Tells the handler which commands nobody waits for any more. They are completed nevertheless, by the handler or the usual way; but
     /// what goes on whatever initiators do (SANITIZE, SBC-4 4.11.2) is completed at once, so that nobody waits for it.
     fn task_management(&mut self, notice: &TaskManagement) -> Result<(), ServeError> {
@@ -694,27 +513,6 @@ impl DeviceServer {
             unsafe { self.device.cancel(command.request()) }
         }
         Ok(())
-    }
-}
-
-/// A request that another thread completes instead of the handler.
-struct Elsewhere(*mut abi::tcmu_request);
-
-// SAFETY: the request is completed by the thread that gets this, and by nobody else.
-unsafe impl Send for Elsewhere {}
-
-impl Elsewhere {
-    fn complete(self, status: i32) {
-        // SAFETY: armed, not completed yet, and kept until it is.
-        unsafe { ((*self.0).complete)(self.0, status) }
-    }
-}
-
-/// Access states can be set for handlers that have no lock.
-fn without_lock_is_fine(outcome: Result<(), Refusal>) -> std::io::Result<()> {
-    match outcome {
-        Err(refusal) if refusal.errno() != libc::EOPNOTSUPP => Err(std::io::Error::other(refusal)),
-        _ => Ok(()),
     }
 }
 

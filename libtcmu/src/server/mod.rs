@@ -2,8 +2,10 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | `device` | one device: its commands, and their way through engine and handler |
-//! | `plain` | the quick way through it, for plain reads and writes |
+//! | `device` | one device: entries become commands, commands become requests for its handler |
+//! | `device::completion` | the way back |
+//! | `device::plain` | the quick way, there and back, for plain reads and writes |
+//! | `device::elsewhere` | requests that somebody else than the handler completes |
 //! | `command`, `slot` | a command in flight: our half, and the half that its handler sees |
 //! | `reactor` | a thread that serves many devices |
 //! | `wait` | where such a thread sleeps |
@@ -19,7 +21,6 @@ mod counters;
 mod device;
 mod io;
 mod peer;
-mod plain;
 mod polling;
 mod pool;
 mod reactor;

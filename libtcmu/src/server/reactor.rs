@@ -133,7 +133,7 @@ impl Serving {
     fn run(mut self) {
         let (mut ready, mut rounds) = (Vec::with_capacity(256), 0);
         loop {
-            rounds += 1;
+            rounds = u32::wrapping_add(rounds, 1);
             self.polling.did(std::mem::take(&mut self.taken));
             let idle = self.more.is_empty();
             let found = idle && !self.waiter.has_io() && rounds % ROUNDS != 0 && self.look();
@@ -236,7 +236,7 @@ impl Serving {
         let Some(served) = self.devices.get_mut(&key) else { return };
         if !served.failed || served.stop.is_some() {
             let outcome = turn(&mut served.server);
-            self.taken += std::mem::take(&mut served.server.taken);
+            self.taken += served.server.take_taken();
             match outcome {
                 Ok(Turn::More) => self.more.push(key),
                 Ok(Turn::Idle) => {}

@@ -1,6 +1,6 @@
 //! What a reactor waits at: descriptors that become readable, and I/O that ends.
 //!
-//! That is an epoll set. An io_uring could watch the descriptors as well, and was measured doing so: between 12 and 20 % fewer commands
+//! That is an epoll set. An io_uring could watch the descriptors as well, and was measured doing so: between 11 and 18 % fewer commands
 //! at depth, since every wake-up then goes through its task work. So it does I/O only, and is itself one of the descriptors.
 use std::{
     io,

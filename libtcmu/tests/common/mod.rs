@@ -92,15 +92,7 @@ pub fn serve_for<D: Device>(
     let (kernel, map, fd) = SimKernel::new(config).unwrap();
     let device = OpenDevice::embed(device, info, Arc::new(Quiet), Server::services()).unwrap();
     let server = Server::start(ServerOptions { reactors: 1, workers: 4, ..ServerOptions::default() }).unwrap();
-    let attach = Attach {
-        name: "user_0/t".into(),
-        uio: fd,
-        map_size: map.len(),
-        device,
-        target,
-        hw_max_sectors: 1024,
-        copies_with: Vec::new(),
-    };
+    let attach = Attach { target, ..Attach::new("user_0/t", fd, map.len(), device) };
     (kernel, server.attach_mapped(map, attach, |_| ()).unwrap())
 }
 

@@ -49,13 +49,9 @@ impl Rig {
         let handler = Handler::new(shape, medium.clone());
         let device = OpenDevice::embed(handler, shape.info(), std::sync::Arc::new(Quiet), Server::services());
         let attach = Attach {
-            name: "user_0/model".into(),
-            uio: fd,
-            map_size: map.len(),
-            device: device.map_err(|e| format!("{e:?}"))?,
             target: std::sync::Arc::new(|| Some("0a1b2c3d".to_owned())),
             hw_max_sectors: 8192,
-            copies_with: Vec::new(),
+            ..Attach::new("user_0/model", fd, map.len(), device.map_err(|e| format!("{e:?}"))?)
         };
         let solo = Solo::mapped(map, attach, 1).map_err(|e| e.to_string())?;
         let bytes = lock(&medium).bytes.clone();

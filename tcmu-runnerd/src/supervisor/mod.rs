@@ -3,6 +3,7 @@
 mod hosts;
 mod kernel;
 pub mod machine;
+mod questions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,21 +16,20 @@ use std::{
 
 use hosts::{Host, HostKey, subtype_by_file};
 use kernel::{Kernel, Prepared};
-use machine::{Action, HostName, Input, Machine, Settings, State};
+use machine::{Action, HostName, Input, Machine, Settings};
+use questions::{Gathering, Waiting};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tcmu::{BackstoreId, Roots};
 
 use crate::{
     config::Config,
-    dbus::{Bus, Field, Question, Row},
+    dbus::{Bus, Question},
     logging, plugins,
-    protocol::{Counters, DeviceSpec, FromHost, HandlerFacts, Outcome, ToHost},
+    protocol::{DeviceSpec, FromHost, HandlerFacts, ToHost},
 };
 
 /// How long hosts may take to load their plugins before the bus answers without those that didn't.
 const LOAD: Duration = Duration::from_secs(10);
-/// How long hosts may take to tell their counters.
-const COUNT: Duration = Duration::from_secs(2);
 
 /// What wakes the supervisor.
 pub(crate) enum Happening {
@@ -44,19 +44,6 @@ pub(crate) enum Happening {
 
 /// Numbers of requests of our own, apart from the machine's.
 const OWN_REQUESTS: u64 = 1 << 63;
-
-enum Waiting {
-    Check(Question),
-    Counters { gather: u64, device: BackstoreId },
-}
-
-/// An answer about all devices that is being put together.
-struct Gathering {
-    question: Question,
-    missing: usize,
-    counters: HashMap<BackstoreId, Counters>,
-    deadline: Instant,
-}
 
 /// How the supervisor is started.
 #[derive(Clone, Debug)]
@@ -458,97 +445,6 @@ impl Supervisor {
         }
     }
 
-    fn request(&mut self, waiting: Waiting, timeout: Duration) -> u64 {
-        self.next_request += 1;
-        self.waiting.insert(self.next_request, (waiting, Instant::now() + timeout));
-        self.next_request
-    }
-
-    /// A question from the bus.
-    fn asked(&mut self, question: Question) {
-        match &question {
-            Question::CheckConfig { subtype, config, .. } => {
-                let (subtype, config) = (subtype.clone(), config.clone());
-                let host = HostName::of_handler(&subtype);
-                if !self.host_of(&host).is_some_and(Host::is_ready) {
-                    return question.answer_check(false, format!("the handler {subtype} is not running at the moment"));
-                }
-                let request = self.request(Waiting::Check(question), self.config.check_timeout());
-                self.send(&host, &ToHost::CheckConfig { id: request, config });
-            }
-            Question::Handlers { .. } => {
-                let rows = self.hosts.values().filter(|host| host.device.is_none()).map(handler_row).collect();
-                question.answer_rows(rows);
-            }
-            Question::Devices { .. } => self.gather(question),
-            Question::SetLogLevel { level, .. } => {
-                let valid = logging::is_level(level);
-                if valid {
-                    let level = level.clone();
-                    self.set_log_level(&level);
-                }
-                question.answer_check(valid, "error, warn, info, debug or trace is needed".into());
-            }
-        }
-    }
-
-    fn gather(&mut self, question: Question) {
-        let serving: Vec<(BackstoreId, HostName)> = self
-            .machine
-            .devices()
-            .iter()
-            .filter(|(_, device)| device.state == State::Serving)
-            .map(|(id, device)| (id.clone(), device.host.clone()))
-            .collect();
-        self.next_request += 1;
-        let key = self.next_request;
-        let gathering =
-            Gathering { question, missing: serving.len(), counters: HashMap::new(), deadline: Instant::now() + COUNT };
-        self.gatherings.insert(key, gathering);
-        for (id, host) in &serving {
-            let request = self.request(Waiting::Counters { gather: key, device: id.clone() }, COUNT);
-            self.send(host, &ToHost::Counters { id: request, device: id.to_string() });
-        }
-        if serving.is_empty() {
-            self.gathered(key);
-        }
-    }
-
-    fn answered(&mut self, request: u64, outcome: Outcome) {
-        match self.waiting.remove(&request) {
-            Some((Waiting::Check(question), _)) => match outcome {
-                Outcome::Refused { message, .. } => question.answer_check(false, message),
-                _ => question.answer_check(true, "success".into()),
-            },
-            Some((Waiting::Counters { gather, device }, _)) => {
-                let Some(gathering) = self.gatherings.get_mut(&gather) else { return };
-                if let Outcome::Counters(counters) = outcome {
-                    gathering.counters.insert(device, counters);
-                }
-                gathering.missing -= 1;
-                if gathering.missing == 0 {
-                    self.gathered(gather);
-                }
-            }
-            None => {}
-        }
-    }
-
-    fn gathered(&mut self, key: u64) {
-        let Some(gathering) = self.gatherings.remove(&key) else { return };
-        let rows = self
-            .machine
-            .devices()
-            .iter()
-            .map(|(id, device)| {
-                let pid = self.host_of(&device.host).and_then(Host::pid).unwrap_or(0);
-                let size = self.prepared.get(id).map_or(0, |prepared| prepared.facts.size);
-                device_row(id, device, gathering.counters.get(id), size, pid)
-            })
-            .collect();
-        gathering.question.answer_rows(rows);
-    }
-
     fn set_log_level(&self, level: &str) {
         logging::set_level(level);
         for host in self.hosts.values() {
@@ -596,62 +492,6 @@ impl Supervisor {
         }
         tracing::info!("stopped; devices stay blocked until the next start");
     }
-}
-
-fn handler_row(host: &Host) -> Row {
-    let mut row: Row = vec![("plugin".into(), Field::Text(host.plugin.display().to_string()))];
-    if let Some(facts) = &host.facts {
-        row.push(("subtype".into(), Field::Text(facts.subtype.clone())));
-        row.push(("name".into(), Field::Text(facts.name.clone())));
-        row.push(("version".into(), Field::Text(facts.version.clone())));
-        row.push(("abi".into(), Field::Number(u64::from(facts.abi))));
-        row.push(("config_desc".into(), Field::Text(facts.config_desc.clone())));
-        row.push(("io_flusher".into(), Field::Flag(facts.io_flusher)));
-    }
-    let state = match &host.unloadable {
-        Some(reason) => reason.clone(),
-        None if host.is_ready() => "running".into(),
-        None => "starting".into(),
-    };
-    row.push(("state".into(), Field::Text(state)));
-    row.push(("pid".into(), Field::Number(u64::from(host.pid().unwrap_or(0)))));
-    row.push(("restarts".into(), Field::Number(host.restarts)));
-    row
-}
-
-fn device_row(id: &BackstoreId, device: &machine::Device, counters: Option<&Counters>, size: u64, pid: u32) -> Row {
-    let state = match &device.state {
-        State::Preparing => "preparing".to_owned(),
-        State::Waiting => "waiting for its handler".into(),
-        State::Opening => "opening".into(),
-        State::Serving => "serving".into(),
-        State::Blocking => "blocking".into(),
-        State::Closing => "closing".into(),
-        State::Failed { reason, .. } => format!("failed: {reason}"),
-    };
-    let mut row: Row = vec![
-        ("device".into(), Field::Text(id.to_string())),
-        ("handler".into(), Field::Text(device.name.subtype.clone())),
-        ("config".into(), Field::Text(device.name.config.clone())),
-        ("uio".into(), Field::Text(format!("uio{}", device.minor))),
-        ("state".into(), Field::Text(state)),
-        ("size".into(), Field::Number(counters.map_or(size, |counters| counters.size))),
-        ("pid".into(), Field::Number(u64::from(pid))),
-    ];
-    if let Some(counters) = counters {
-        for (name, value) in [
-            ("commands", counters.commands),
-            ("reads", counters.reads),
-            ("writes", counters.writes),
-            ("bytes_read", counters.bytes_read),
-            ("bytes_written", counters.bytes_written),
-            ("errors", counters.errors),
-            ("in_flight", counters.in_flight),
-        ] {
-            row.push((name.into(), Field::Number(value)));
-        }
-    }
-    row
 }
 
 fn watch_signals(happenings: &Sender<Happening>) -> anyhow::Result<signal_hook::iterator::Handle> {

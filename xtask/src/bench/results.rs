@@ -66,7 +66,7 @@ impl Results {
 
 /// A ratio that is to be reached.
 pub struct Goal<'a> {
-    /// Which cases: the beginnings of their names.
+    /// Which cases, by name; one that ends with `*` by its beginning.
     pub cases: &'a [&'a str],
     pub ours: &'a [&'a str],
     /// Held against the best of these.
@@ -85,7 +85,7 @@ impl Goal<'_> {
     /// A line for each case and target, and how many missed it.
     pub fn judge(&self, results: &Results, text: &mut String) -> usize {
         let mut missed = 0;
-        for case in results.cases.iter().filter(|case| self.cases.iter().any(|start| case.starts_with(start))) {
+        for case in results.cases.iter().filter(|case| self.cases.iter().any(|wanted| is_meant(case, wanted))) {
             for ours in self.ours {
                 let peers = self.peers.iter().filter_map(|peer| Some((*peer, results.median(peer, case, self.metric)?)));
                 let better = |a: &f64, b: &f64| if self.is_cost() { b.total_cmp(a) } else { a.total_cmp(b) };
@@ -108,6 +108,10 @@ impl Goal<'_> {
     }
 }
 
+fn is_meant(case: &str, wanted: &str) -> bool {
+    wanted.strip_suffix('*').map_or(case == wanted, |start| case.starts_with(start))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +127,7 @@ mod tests {
 
     #[test]
     fn goals_are_held_against_the_better_peer() {
-        let goal = |metric, ratio| Goal { cases: &["4k"], ours: &["ours"], peers: &["a", "b", "c"], metric, ratio };
+        let goal = |metric, ratio| Goal { cases: &["4k*"], ours: &["ours"], peers: &["a", "b", "c"], metric, ratio };
         let mut text = String::new();
         assert_eq!(goal("iops", 0.8).judge(&results(), &mut text), 0);
         assert_eq!(goal("iops", 0.81).judge(&results(), &mut text), 1);

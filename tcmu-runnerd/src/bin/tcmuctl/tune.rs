@@ -29,7 +29,7 @@ const SECTORS: u64 = 2048;
 /// Shows all limits of the devices that are named, or of all.
 pub(crate) fn run(names: &[String], as_json: bool) -> anyhow::Result<()> {
     let roots = Roots::default();
-    let core = Path::new("/sys/kernel/config/target/core");
+    let core = &roots.target.join("core");
     let mut devices: Vec<BackstoreId> = match names {
         [] => present(core)?,
         names => names

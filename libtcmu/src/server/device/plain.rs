@@ -1,7 +1,7 @@
 //! The quick way through the device server, for what the engine calls plain.
 use tcmu_handler_api::abi;
 
-use super::device::{DeviceServer, ServeError};
+use super::{DeviceServer, ServeError};
 use crate::{
     engine::{Judge, Plain},
     ring::{Completion, MailboxFlags},

@@ -1,7 +1,7 @@
-//! A slot of the ring: the memory of one command entry, which its response will be written over.
+//! A command entry of the ring (`struct tcmu_cmd_entry`): the memory of a request, which a response will be written over.
 //!
-//! Its range is checked once, when it is made; after that the fixed fields need no checks, since a slot is never shorter than a
-//! response, and what is variable is checked against the slot's own length.
+//! Its range is checked once, when it is made; after that the fixed fields need no checks, since an entry is never shorter than
+//! a response, and what is variable is checked against the entry's own length.
 use std::{marker::PhantomData, ptr::NonNull};
 
 use super::{
@@ -10,39 +10,39 @@ use super::{
 };
 use crate::mapping::Mapping;
 
-/// A command's slot. At least [`response::END`] bytes, at a multiple of 8.
+/// A command entry. At least [`response::END`] bytes, at a multiple of 8.
 #[derive(Clone, Copy)]
-pub(super) struct Slot<'m> {
+pub(super) struct Entry<'m> {
     start: NonNull<u8>,
     len: usize,
     _map: PhantomData<&'m Mapping>,
 }
 
-impl<'m> Slot<'m> {
-    /// The slot of `len` bytes at this place in the mapping. `None` if it is not within it, not aligned, or too short.
+impl<'m> Entry<'m> {
+    /// The entry of `len` bytes at this place in the mapping. `None` if it is not within it, not aligned, or too short.
     #[inline]
-    pub(super) fn new(map: &'m Mapping, place: u64, len: u32) -> Option<Slot<'m>> {
+    pub(super) fn new(map: &'m Mapping, place: u64, len: u32) -> Option<Entry<'m>> {
         let start = map.at(place, u64::from(len)).ok()?;
         let sound = len >= response::END && place.is_multiple_of(u64::from(layout::ALIGN));
-        sound.then_some(Slot { start, len: len as usize, _map: PhantomData })
+        sound.then_some(Entry { start, len: len as usize, _map: PhantomData })
     }
 
     /// The word at this byte. Each is to be loaded once, so that what is checked is what is used.
     #[inline]
     pub(super) fn word<const AT: u64>(&self) -> u64 {
         const { assert!(AT + 8 <= response::END as u64 && AT.is_multiple_of(8)) };
-        // SAFETY: within the slot, which is at least so long, and aligned; volatile, since the other side may write to it.
+        // SAFETY: within the entry, which is at least so long, and aligned; volatile, since the other side may write to it.
         unsafe { self.start.add(AT as usize).cast::<u64>().read_volatile() }
     }
 
-    /// Base and length of the iovecs that begin at byte `from`, a multiple of 8. `None` if the slot does not hold so many.
+    /// Base and length of the iovecs that begin at byte `from`, a multiple of 8. `None` if the entry does not hold so many.
     #[inline]
     pub(super) fn iovecs(&self, from: u64, count: u64) -> Option<impl Iterator<Item = (usize, usize)> + use<'m>> {
         let room = (self.len as u64).checked_sub(from)?;
         if count > room / layout::IOVEC || !from.is_multiple_of(8) {
             return None;
         }
-        // SAFETY: `from` is within the slot.
+        // SAFETY: `from` is within the entry.
         let first = unsafe { self.start.add(from as usize) }.cast::<[usize; 2]>();
         Some((0..count as usize).map(move |n| {
             // SAFETY: checked above; a word of the native size is aligned at a multiple of 8.
@@ -51,8 +51,8 @@ impl<'m> Slot<'m> {
         }))
     }
 
-    /// Copies the CDB that begins at byte `at`. Its first byte tells how long it is; where that doesn't, it goes to the slot's end, or
-    /// 16 bytes. `None` if the slot does not hold it.
+    /// Copies the CDB that begins at byte `at`. Its first byte tells how long it is; where that doesn't, it goes to the entry's end, or
+    /// 16 bytes. `None` if the entry does not hold it.
     #[inline]
     pub(super) fn cdb(&self, at: u64, into: &mut [u8; MAX_CDB]) -> Option<usize> {
         let at = usize::try_from(at).ok()?;
@@ -60,7 +60,7 @@ impl<'m> Slot<'m> {
         if room >= 16 {
             self.copy::<16>(at, into)?;
         } else {
-            // Slots are multiples of 8 bytes long, and so is where the kernel puts a CDB.
+            // Entries are multiples of 8 bytes long, and so is where the kernel puts a CDB.
             self.copy::<8>(at, into)?;
         }
         let len = match into[0] >> 5 {
@@ -90,7 +90,7 @@ impl<'m> Slot<'m> {
         if at.checked_add(N)? > self.len {
             return None;
         }
-        // SAFETY: within the slot; `into` is private memory and so does not overlap.
+        // SAFETY: within the entry; `into` is private memory and so does not overlap.
         let bytes = unsafe { self.start.add(at).cast::<[u8; N]>().read_unaligned() };
         into.get_mut(..N)?.copy_from_slice(&bytes);
         Some(())
@@ -118,7 +118,7 @@ impl<'m> Slot<'m> {
     fn put<const N: usize>(&self, at: usize, bytes: [u8; N]) {
         debug_assert!(at + N <= response::END as usize);
         if at + N <= response::END as usize {
-            // SAFETY: within the slot, which is at least so long.
+            // SAFETY: within the entry, which is at least so long.
             unsafe { self.start.add(at).cast::<[u8; N]>().write_unaligned(bytes) }
         }
     }
