@@ -9,12 +9,16 @@
 //! | [`host`] | a handler host: the process that loads one plugin and serves its devices |
 //! | [`protocol`] | what the two say to each other |
 //! | [`dbus`] | the bus: `org.kernel.TCMUService1` for `targetcli`, and our own control interface |
+//! | [`run_dir`] | the lock, and the sockets of hosts |
+//! | [`policy`] | what happens to a device's commands while its handler is away or hangs |
 //! | [`process`] | what a process is allowed and how it is treated under memory pressure |
 pub mod config;
 pub mod dbus;
 pub mod host;
 pub mod logging;
 pub mod plugins;
+pub mod policy;
 pub mod process;
 pub mod protocol;
+pub mod run_dir;
 pub mod supervisor;

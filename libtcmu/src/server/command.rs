@@ -25,7 +25,8 @@ pub(super) struct Command {
     segments: Vec<libc::iovec>,
     /// It needs no task.
     pub(super) plain: Option<Plain>,
-    pub(super) in_use: bool,
+    /// 0: free. Else it is in use; [`DeviceServer::grow_older`](super::DeviceServer) counts up for how many of its calls.
+    pub(super) age: u8,
     /// Its entry on the ring is completed; what it began goes on.
     pub(super) detached: bool,
     /// Where another thread puts what it found out.
@@ -44,7 +45,7 @@ impl Command {
             task: None,
             plain: None,
             segments: Vec::new(),
-            in_use: false,
+            age: 0,
             detached: false,
             answer: None,
             returned: None,

@@ -245,7 +245,7 @@ impl DeviceServer {
                 self.in_flight += 1;
                 let command = &mut self.commands[index];
                 command.detach();
-                (command.in_use, command.piece, command.task) = (true, Some(piece), Some(task));
+                (command.age, command.piece, command.task) = (1, Some(piece), Some(task));
                 self.submit_in_turn(index, work);
             }
         }
@@ -259,6 +259,19 @@ impl DeviceServer {
     /// Takes no more entries from the ring (or goes on with it).
     pub fn stop_fetching(&mut self, stop: bool) {
         self.stopping = stop;
+    }
+
+    /// Counts up how old the commands in flight are, and tells for how many calls the oldest one has been there. What goes on after its
+    /// command was answered does not count.
+    pub(super) fn grow_older(&mut self) {
+        let mut oldest = 0;
+        if self.in_flight > 0 {
+            for command in self.commands.iter_mut().filter(|command| command.age > 0 && !command.detached) {
+                command.age = command.age.saturating_add(1);
+                oldest = oldest.max(command.age - 1);
+            }
+        }
+        self.counters.oldest.set(u64::from(oldest));
     }
 
     /// Whether no command is in flight.
@@ -354,7 +367,7 @@ impl DeviceServer {
             Next::Command => {
                 self.in_flight += 1;
                 self.counters.commands.add(1);
-                self.commands[index].in_use = true;
+                self.commands[index].age = 1;
                 if self.begin_plain(index) {
                     return Ok(true);
                 }
@@ -436,7 +449,7 @@ impl DeviceServer {
             }
             _ => false,
         };
-        (0..self.commands.len()).any(|other| other != index && self.commands[other].in_use && overlaps(other))
+        (0..self.commands.len()).any(|other| other != index && self.commands[other].age > 0 && overlaps(other))
     }
 
     /// Lets those go on that waited for a range.
@@ -445,12 +458,10 @@ impl DeviceServer {
             let Some((index, work)) = self.waiting.pop_front() else { return };
             // A waiting command neither waits for itself nor for those behind it.
             let behind: Vec<usize> = self.waiting.iter().map(|(index, _)| *index).collect();
-            for other in &behind {
-                self.commands[*other].in_use = false;
-            }
+            let ages: Vec<u8> = behind.iter().map(|other| std::mem::take(&mut self.commands[*other].age)).collect();
             let wait = self.must_wait(index);
-            for other in &behind {
-                self.commands[*other].in_use = true;
+            for (other, age) in behind.iter().zip(ages) {
+                self.commands[*other].age = age;
             }
             if wait {
                 self.waiting.push_front((index, work));
@@ -502,7 +513,7 @@ impl DeviceServer {
         }
         for index in 0..self.commands.len() {
             let command = &self.commands[index];
-            if !command.in_use || command.detached || !notice.commands.contains(&command.fetched.id) {
+            if command.age == 0 || command.detached || !notice.commands.contains(&command.fetched.id) {
                 continue;
             }
             if command.task.as_ref().is_some_and(engine::Task::survives_abort) {

@@ -148,7 +148,7 @@ impl DeviceServer {
         let command = &mut self.commands[index];
         let task = command.task.take();
         self.exclusive -= usize::from(task.is_some_and(|task| task.exclusive));
-        (command.in_use, command.detached) = (false, false);
+        (command.age, command.detached) = (0, false);
         self.free.push(index);
         self.in_flight -= 1;
         if !self.waiting.is_empty() {

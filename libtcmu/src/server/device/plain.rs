@@ -49,7 +49,7 @@ impl DeviceServer {
             None
         };
         self.ring.complete(command.fetched.id, &Completion { status: 0, sense: &[], read_len })?;
-        command.in_use = false;
+        command.age = 0;
         self.free.push(index);
         self.in_flight -= 1;
         if !self.waiting.is_empty() {
