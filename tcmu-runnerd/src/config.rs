@@ -162,9 +162,8 @@ impl Config {
             }
         }
         let changes = config.policies.values();
-        let seconds = changes.flat_map(|change| {
-            [("give_up_seconds", change.give_up_seconds), ("hang_seconds", change.hang_seconds)]
-        });
+        let seconds =
+            changes.flat_map(|change| [("give_up_seconds", change.give_up_seconds), ("hang_seconds", change.hang_seconds)]);
         let general = [("give_up_seconds", Some(config.give_up_seconds)), ("hang_seconds", Some(config.hang_seconds))];
         for (key, value) in general.into_iter().chain(seconds).filter_map(|(key, value)| Some((key, value?))) {
             if value > 86_400 {

@@ -87,7 +87,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         host::probe(plugin)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, io_engine, poll, device, user, .. }) = &arguments.command {
+    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, io_engine, poll, device, user, .. }) = &arguments.command
+    {
         host::run(HostOptions {
             plugin,
             log_level,

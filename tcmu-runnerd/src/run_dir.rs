@@ -62,9 +62,8 @@ impl RunDir {
     /// The sockets that are there, of hosts that are or were.
     pub fn sockets(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
-        let is_socket = |path: &PathBuf| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("host-"))
-        };
+        let is_socket =
+            |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("host-"));
         let mut sockets: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_socket).collect();
         sockets.sort();
         sockets

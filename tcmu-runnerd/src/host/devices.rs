@@ -83,7 +83,8 @@ impl Host {
         let mut devices = self.devices();
         let outcome = ended.as_ref().map_or_else(refused, |_| Outcome::Done);
         if let Some(held) = devices.get_mut(name).filter(|held| Arc::ptr_eq(&held.place, place)) {
-            let mine = matches!(held.doing, Doing::Opening { id: i } | Doing::Closing { id: i } | Doing::Changing { id: i } if i == id);
+            let mine =
+                matches!(held.doing, Doing::Opening { id: i } | Doing::Closing { id: i } | Doing::Changing { id: i } if i == id);
             let opening = matches!(held.doing, Doing::Opening { .. });
             match &ended {
                 Ok(Ended::Changed(DeviceChange::Size(bytes))) => held.spec.size = *bytes,
@@ -171,10 +172,7 @@ impl Host {
                 && let Err(attached) = attached.stop(within)
             {
                 *slot = Some(attached);
-                return Err(Refusal::new(
-                    libc::ETIMEDOUT,
-                    format!("commands are still in flight after {} s", within.as_secs()),
-                ));
+                return Err(Refusal::new(libc::ETIMEDOUT, format!("commands are still in flight after {} s", within.as_secs())));
             }
             Ok(Ended::Closed)
         });
@@ -221,8 +219,7 @@ impl Host {
 
     /// Something of each device that is not being opened, closed or changed at the moment.
     pub(super) fn each<T>(&self, mut of: impl FnMut(&str, &Attached) -> Option<T>) -> Vec<T> {
-        let places: Vec<(String, Place)> =
-            self.devices().iter().map(|(name, held)| (name.clone(), held.place.clone())).collect();
+        let places: Vec<(String, Place)> = self.devices().iter().map(|(name, held)| (name.clone(), held.place.clone())).collect();
         let one = |(name, place): &(String, Place)| {
             let slot = place.try_lock().ok()?;
             of(name, slot.as_ref()?)

@@ -1,5 +1,9 @@
 //! Who the supervisor is: the last one that connected and said hello in our language.
-use std::{io, os::fd::{AsFd, BorrowedFd, OwnedFd}, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -91,8 +95,10 @@ impl Lines {
     pub(super) fn next(&mut self, within: Duration) -> io::Result<Event> {
         let ready = {
             let ours = [self.listener.as_fd()].into_iter();
-            let all: Vec<BorrowedFd<'_>> =
-                ours.chain(self.supervisor.iter().map(|channel| channel.as_fd())).chain(self.strangers.iter().map(AsFd::as_fd)).collect();
+            let all: Vec<BorrowedFd<'_>> = ours
+                .chain(self.supervisor.iter().map(|channel| channel.as_fd()))
+                .chain(self.strangers.iter().map(AsFd::as_fd))
+                .collect();
             let mut fds: Vec<PollFd<'_>> = all.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
             let time = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: i64::from(within.subsec_nanos()) };
             match poll(&mut fds, Some(&time)) {
@@ -107,7 +113,9 @@ impl Lines {
         }
         // Backwards, since those that said something leave the list.
         for at in (0..self.strangers.len()).rev() {
-            if ready[1 + known + at] && let Some(event) = self.hello(at) {
+            if ready[1 + known + at]
+                && let Some(event) = self.hello(at)
+            {
                 return Ok(event);
             }
         }

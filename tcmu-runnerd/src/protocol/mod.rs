@@ -6,7 +6,11 @@
 //! that said hello last is the one that counts.
 mod channel;
 
-use std::{io, os::unix::fs::MetadataExt, path::{Path, PathBuf}};
+use std::{
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 pub use channel::{Channel, Listener};
 use serde::{Deserialize, Serialize};
@@ -84,11 +88,19 @@ pub struct DeviceSpec {
 #[allow(missing_docs)]
 pub enum Doing {
     Serving,
-    Opening { id: u64 },
-    Closing { id: u64 },
-    Changing { id: u64 },
+    Opening {
+        id: u64,
+    },
+    Closing {
+        id: u64,
+    },
+    Changing {
+        id: u64,
+    },
     /// It can't be served any more; see [`FromHost::DeviceFailed`].
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }
 
 /// A change of a device.

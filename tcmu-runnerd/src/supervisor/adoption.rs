@@ -5,12 +5,7 @@ use std::{io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use tcmu::{BackstoreId, configfs::BackstoreFacts, identity::DeviceName};
 
-use super::{
-    hosts::Running,
-    kernel::Prepared,
-    machine::Found,
-    process::Process,
-};
+use super::{hosts::Running, kernel::Prepared, machine::Found, process::Process};
 use crate::{
     protocol::{Channel, DeviceSpec, Doing, FromHost, HostFacts, PROTOCOL, ToHost},
     run_dir::RunDir,
@@ -45,7 +40,10 @@ pub(super) fn adopt(run: &RunDir) -> Vec<Adopted> {
                 }
             }
             Err(error) => {
-                tracing::warn!(pid = process.pid(), "a host of an earlier daemon is ended, its devices are taken over: {error:#}");
+                tracing::warn!(
+                    pid = process.pid(),
+                    "a host of an earlier daemon is ended, its devices are taken over: {error:#}"
+                );
                 process.kill();
                 // Its devices are free when it has let go of their descriptors, and of the connection with them.
                 let _ = channel.wait_at_most(Some(DEATH));
@@ -111,11 +109,7 @@ fn found(facts: &HostFacts, device: DeviceSpec, doing: Doing, fd: OwnedFd) -> an
     let prepared = Prepared {
         fd: Arc::new(fd),
         map_size: device.map_size,
-        facts: BackstoreFacts {
-            size: device.size,
-            block_size: device.block_size,
-            hw_max_sectors: device.hw_max_sectors,
-        },
+        facts: BackstoreFacts { size: device.size, block_size: device.block_size, hw_max_sectors: device.hw_max_sectors },
     };
     Ok((Found { minor: device.minor, name, doing }, prepared))
 }

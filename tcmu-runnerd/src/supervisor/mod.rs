@@ -169,7 +169,11 @@ impl Supervisor {
             // One of two that were about to change places, or one whose device is gone.
             if other || (devices.is_empty() && !wanted) {
                 let Host { running: Some(running), .. } = host else { continue };
-                if devices.is_empty() { running.end_later() } else { running.kill() }
+                if devices.is_empty() {
+                    running.end_later()
+                } else {
+                    running.kill()
+                }
                 continue;
             }
             let key = self.next_host;
@@ -484,7 +488,8 @@ impl Supervisor {
             let next = match self.hosts.get(&key).map_or(0, |host| host.deaths.0) {
                 0 | 1 => "starting another".to_owned(),
                 n => {
-                    let at = self.hosts.get(&key).and_then(Host::restart_at).map(|at| at.saturating_duration_since(Instant::now()));
+                    let at =
+                        self.hosts.get(&key).and_then(Host::restart_at).map(|at| at.saturating_duration_since(Instant::now()));
                     let seconds = at.unwrap_or_default().as_secs_f32();
                     format!("for the {n}th time in a row, as soon as it was ready; starting another in {seconds:.1} s")
                 }
@@ -547,7 +552,9 @@ impl Supervisor {
         let mut wanted = new.clone();
         (wanted.handler_path, wanted.log_level) = (old.handler_path.clone(), old.log_level.clone());
         if wanted != old {
-            tracing::warn!("log_level and what is done for devices without a handler change at once; the rest of the configuration does with `tcmuctl reload --exec`, or at the next start");
+            tracing::warn!(
+                "log_level and what is done for devices without a handler change at once; the rest of the configuration does with `tcmuctl reload --exec`, or at the next start"
+            );
         }
         at_once(&mut self.config);
         self.machine.set_policies(self.config.policies());
@@ -572,7 +579,8 @@ impl Supervisor {
         if !self.machine.is_quiet() {
             tracing::error!("some commands did not finish in time; they are given back to the initiators at the next start");
         }
-        let running: Vec<_> = self.hosts.values_mut().flat_map(|host| [host.running.take(), host.next.take()]).flatten().collect();
+        let running: Vec<_> =
+            self.hosts.values_mut().flat_map(|host| [host.running.take(), host.next.take()]).flatten().collect();
         running.iter().for_each(hosts::Running::end);
         running.into_iter().for_each(hosts::Running::bury);
         if let Some(kernel) = &self.kernel {

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal, waitid, WaitId},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal, waitid},
 };
 
 /// A process, which stays the one that it was when its number is another's.

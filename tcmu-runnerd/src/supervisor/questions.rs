@@ -86,8 +86,7 @@ impl Supervisor {
         let hosts: HashSet<HostName> = serving.map(|device| device.host.clone()).filter(asked).collect();
         self.next_request += 1;
         let key = self.next_request;
-        let gathering =
-            Gathering { question, missing: hosts.len(), counters: HashMap::new(), deadline: Instant::now() + COUNT };
+        let gathering = Gathering { question, missing: hosts.len(), counters: HashMap::new(), deadline: Instant::now() + COUNT };
         self.gatherings.insert(key, gathering);
         for host in &hosts {
             let request = self.request(Waiting::Counters { gather: key }, COUNT);
@@ -175,14 +174,7 @@ fn starting(host: &Host) -> String {
     }
 }
 
-fn device_row(
-    id: &BackstoreId,
-    device: &machine::Device,
-    killed: bool,
-    counters: Option<&Counters>,
-    size: u64,
-    pid: u32,
-) -> Row {
+fn device_row(id: &BackstoreId, device: &machine::Device, killed: bool, counters: Option<&Counters>, size: u64, pid: u32) -> Row {
     let mut state = device.state.to_string();
     if let Some(time) = device.hangs {
         state.push_str(&format!(", hangs for {} s", time.as_secs()));

@@ -284,7 +284,9 @@ fn check_successor(program: &Path) -> Result<(), String> {
     }
     match said.trim().parse::<u32>() {
         Ok(PROTOCOL) => {}
-        Ok(protocol) => tracing::warn!(protocol, "the next program cannot talk with these hosts: it restarts them, with a short pause"),
+        Ok(protocol) => {
+            tracing::warn!(protocol, "the next program cannot talk with these hosts: it restarts them, with a short pause")
+        }
         Err(_) => return Err(format!("it says {:?} and not which protocol it speaks", said.trim())),
     }
     Ok(())

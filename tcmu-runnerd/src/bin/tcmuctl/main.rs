@@ -115,7 +115,9 @@ fn with_daemon<T>(ask: impl AsyncFnOnce(&ControlProxy<'_>) -> zbus::Result<T>) -
             };
             // What the daemon itself says needs no more words.
             match error {
-                zbus::Error::MethodError(name, Some(text), _) if name.as_str() == "org.freedesktop.DBus.Error.Failed" => anyhow::anyhow!(text),
+                zbus::Error::MethodError(name, Some(text), _) if name.as_str() == "org.freedesktop.DBus.Error.Failed" => {
+                    anyhow::anyhow!(text)
+                }
                 error => anyhow::Error::from(error).context(hint),
             }
         })

@@ -287,12 +287,12 @@ impl Machine {
             .values()
             .flat_map(|device| {
                 let retry = match device.state {
-                    State::Failed { retry, .. } => Some(retry),
+                    State::Failed { retry, .. } => Some(retry).filter(|_| !self.stopping),
                     State::Closing => device.close_again,
                     _ => None,
                 };
                 let deadline = device.deadline.filter(|_| device.added.is_some() || device.removed.is_some());
-                [retry.filter(|_| !self.stopping), deadline, self.fails_at(device), self.overdue_at(device)]
+                [retry, deadline, self.fails_at(device), self.overdue_at(device)]
             })
             .flatten()
             .min()
@@ -355,7 +355,7 @@ impl Machine {
         }
         match device.state {
             State::Failed { retry, .. } if retry <= now && !self.stopping => return self.prepare_anew(id, now),
-            State::Closing if device.close_again.is_some_and(|at| at <= now) && !self.stopping => return self.close(id, now),
+            State::Closing if device.close_again.is_some_and(|at| at <= now) => return self.close(id, now),
             _ => {}
         }
         let Some(device) = self.devices.get(id) else { return };

@@ -25,8 +25,7 @@ fn settings() -> Settings {
 }
 
 fn policies(give_up: Option<u64>, hang: Option<u64>, hang_action: HangAction) -> Policies {
-    let general =
-        Policy { give_up: give_up.map(Duration::from_secs), hang: hang.map(Duration::from_secs), hang_action };
+    let general = Policy { give_up: give_up.map(Duration::from_secs), hang: hang.map(Duration::from_secs), hang_action };
     Policies { general, changes: BTreeMap::new() }
 }
 
@@ -185,8 +184,12 @@ fn devices_of_a_host_that_is_adopted_are_served_without_a_pause() {
     let now = Instant::now();
     let mut machine = machine();
     let found = |n, doing| Found { minor: n, name: name(n), doing };
-    let devices =
-        vec![found(0, Doing::Serving), found(1, Doing::Opening { id: 7 }), found(2, Doing::Closing { id: 8 }), found(3, Doing::Serving)];
+    let devices = vec![
+        found(0, Doing::Serving),
+        found(1, Doing::Opening { id: 7 }),
+        found(2, Doing::Closing { id: 8 }),
+        found(3, Doing::Serving),
+    ];
     let actions = machine.handle(Input::Adopted { host: file(), devices }, now);
     let unblocked = |n: u32| [Action::Unblock { id: name(n).id }, Action::Compare { id: name(n).id }];
     assert_eq!(actions, [unblocked(0), unblocked(3)].concat());
@@ -608,7 +611,7 @@ impl World {
             Some(Move::Up)
         } else if !self.owed.is_empty() {
             Some(Move::Time(30))
-        } else if !self.stopped && !self.wanted.iter().all(served) {
+        } else if if self.stopped { !self.machine.is_quiet() } else { !self.wanted.iter().all(served) } {
             Some(Move::Time(5))
         } else {
             None
