@@ -7,6 +7,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, pidfd_send_signal, waitid},
 };
 
@@ -42,10 +43,14 @@ impl Process {
     pub(super) fn ended(&self, within: Duration) -> Option<String> {
         let end = Instant::now() + within;
         if let Some(handle) = &self.handle {
-            let left = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: i64::from(within.subsec_nanos()) };
-            let ready = poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&left));
-            if !matches!(ready, Ok(n) if n > 0) {
-                return None;
+            loop {
+                let left = end.saturating_duration_since(Instant::now());
+                let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+                match poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&left)) {
+                    Ok(0) => return None,
+                    Err(Errno::INTR) => {}
+                    _ => break,
+                }
             }
         }
         loop {
