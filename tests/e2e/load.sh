@@ -22,7 +22,7 @@ job = json.load(open(sys.argv[1]))["jobs"][0]
 print(round(max(job[way]["clat_ns"]["max"] for way in ("read", "write")) / 1e6))' $W/"$1".json
 }
 
-# probe DISK LIMIT_MS: the gaps between completions, until probe_end prints them: the longest, then all above the limit
+# probe DISK LIMIT_MS: looks at the gaps between completions, until probe_end sets GAP to the longest and GAPS to all above the limit
 probe() {
     python3 ./probe.py "$1" "$2" >$W/gaps &
     PROBE=$!
@@ -31,7 +31,7 @@ probe() {
 probe_end() {
     kill "$PROBE"
     wait "$PROBE" || fail "the prober saw an error"
-    cat $W/gaps
+    read -r GAP GAPS <$W/gaps
 }
 
 # plugins NAME...: a directory with these plugins only, which may be exchanged

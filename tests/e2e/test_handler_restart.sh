@@ -45,7 +45,7 @@ only_one() { [ "$(pgrep -fc "handler-host file ")" = 1 ]; }
 wait_for 10 only_one
 [ "$(host_pid file)" = "$NEW" ] || fail "the process that served is gone"
 kill -0 "${LOADS[0]}" || fail "the load ended before the restarts"
-read -r GAP GAPS <<<"$(probe_end)"
+probe_end
 loads_end
 [ "$(host_pid alloc)" = "$ALLOC" ] || fail "the other handler's host changed"
 echo "3 restarts. Longest gap between completions $GAP ms; those over 60 ms: $GAPS"

@@ -16,7 +16,9 @@ A=$(loopback 1 user_0/a)
 B=$(loopback 2 user_1/b)
 again() { rm -f $W/a.go; }
 read_a() { dd if=$A of=/dev/null bs=4k count=1 iflag=direct skip=$((RANDOM % 1000)) 2>/dev/null; }
-check_config() { busctl --system call org.kernel.TCMUService1 /org/kernel/TCMUService1/$1 org.kernel.TCMUService1 CheckConfig s $1/$2; }
+check_config() {
+    soon 3 busctl --system call org.kernel.TCMUService1 /org/kernel/TCMUService1/$1 org.kernel.TCMUService1 CheckConfig s $1/$2
+}
 load otherb $B 12
 
 # It keeps the thread that serves. One command only, and less than the kernel's limit: nothing fails.
@@ -27,8 +29,8 @@ wait_for 20 is_state user_0/a hangs
 SECONDS=0
 soon 3 tcmuctl devices
 soon 3 tcmuctl handlers
-soon 3 check_config file /$W/x
-soon 3 check_config fault $W/x
+check_config file $W/x
+check_config fault $W/x
 backstore 2 c file/$W/c $((16 << 20))
 remove_backstore 2 c
 echo "while it hangs: devices, handlers, two config checks, a device added and removed in $SECONDS s"

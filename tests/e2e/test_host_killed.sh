@@ -18,16 +18,18 @@ loads() {
 loads quiet 8
 probe "${DISKS[0]}" 1000000
 sleep 7
-read -r QUIET_GAP _ <<<"$(probe_end)"
+probe_end
+QUIET_GAP=$GAP
 loads_end
 OTHER_PID=$(host_pid file)
 restarts() { tcmuctl handlers --json | python3 -c 'import json, sys; print(next(h["restarts"] for h in json.load(sys.stdin) if h.get("subtype") == "fault"))'; }
+deaths() { grep -c "its host ended" $LOG || true; }
 
-loads killed $((KILLS * 2 + 10))
+loads killed $((KILLS * 3 + 10))
 sleep 2
 probe "${DISKS[0]}" 60
 for i in $(seq $KILLS); do
-    BEFORE=$(restarts)
+    BEFORE=$(deaths)
     case $((i % 4)) in
     0) while ! kill -KILL "$(host_pid fault)" 2>/dev/null; do sleep 0.05; done ;;
     1) echo segv >$W/f$((i % 3)).fault ;;
@@ -37,13 +39,13 @@ for i in $(seq $KILLS); do
         echo f >/proc/sysrq-trigger
         ;;
     esac
-    died() { [ "$(restarts)" -gt "$BEFORE" ]; }
+    died() { [ "$(deaths)" -gt "$BEFORE" ]; }
     wait_for 20 died
     sleep $((RANDOM % 2)).$((RANDOM % 10))
 done
 kill -0 "${LOADS[0]}" || fail "the load ended before the kills"
 sleep 1
-read -r GAP GAPS <<<"$(probe_end)"
+probe_end
 loads_end
 [ "$(restarts)" -ge "$KILLS" ] || fail "$(restarts) restarts"
 [ "$(host_pid file)" = "$OTHER_PID" ] || fail "the other handler's host changed"

@@ -24,7 +24,7 @@ use crate::{
     run_dir::RunDir,
 };
 
-/// A host that ends so soon after it was ready died of what will kill the next one too.
+/// A host that ends so soon after it was ready, or had opened a device, died of what will kill the next one too.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// So many short lives in a row cost no delay yet.
 const FREE_RESTARTS: u32 = 2;
@@ -69,6 +69,8 @@ pub(super) struct Running {
     socket: PathBuf,
     generation: u64,
     ready: Option<Instant>,
+    /// When it did something that it was asked for.
+    pub(super) did: Option<Instant>,
     /// What it is, while it is not what the host is.
     facts: Option<HostFacts>,
     /// How many times it was looked for and not heard of since the last time.
@@ -90,7 +92,7 @@ impl Running {
             }
         })?;
         let process = Arc::new(process);
-        Ok(Running { process, channel, outbox, socket, generation: 0, ready: None, facts: None, missed: 0 })
+        Ok(Running { process, channel, outbox, socket, generation: 0, ready: None, did: None, facts: None, missed: 0 })
     }
 
     fn listen(&self, key: HostKey, happenings: &Sender<Happening>) -> io::Result<()> {
@@ -333,7 +335,7 @@ impl Host {
     pub(super) fn buried(&mut self, ended: &str) {
         let Some(running) = self.running.take() else { return };
         let _ = std::fs::remove_file(&running.socket);
-        let short = running.ready.is_none_or(|ready| ready.elapsed() < SHORT_LIFE);
+        let short = running.did.max(running.ready).is_none_or(|did| did.elapsed() < SHORT_LIFE);
         self.deaths = (if short { self.deaths.0 + 1 } else { 0 }, ended.to_owned());
         if self.unloadable.is_none() {
             self.restart = Some(Instant::now() + delay(self.deaths.0));

@@ -41,7 +41,7 @@ use crate::{
     config::Config,
     dbus::{Bus, Question},
     logging,
-    protocol::{DeviceChange, DeviceSpec, FromHost, PROTOCOL, ToHost},
+    protocol::{DeviceChange, DeviceSpec, FromHost, Outcome, PROTOCOL, ToHost},
     run_dir::RunDir,
 };
 
@@ -96,7 +96,13 @@ pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
     let adopted = supervisor.keep(adopted);
     supervisor.start_hosts(&happened);
     supervisor.bus = Bus::start(happenings.clone(), supervisor.handlers());
-    supervisor.kernel = Some(Kernel::connect(Roots::default(), happenings)?);
+    supervisor.kernel = match Kernel::connect(Roots::default(), happenings) {
+        Ok(kernel) => Some(kernel),
+        Err(error) => {
+            supervisor.end_own_hosts();
+            return Err(error.into());
+        }
+    };
     supervisor.go_on_with(adopted);
     supervisor.rescan();
     notify("READY=1");
@@ -182,6 +188,14 @@ impl Supervisor {
             kept.push((key, name, devices));
         }
         kept
+    }
+
+    /// When it comes to nothing: hosts that were started for it end, those that serve go on.
+    fn end_own_hosts(&mut self) {
+        let own = self.hosts.values_mut().filter(|host| !host.is_adopted());
+        let running: Vec<_> = own.filter_map(|host| host.running.take()).collect();
+        running.iter().for_each(hosts::Running::end);
+        running.into_iter().for_each(hosts::Running::bury);
     }
 
     fn go_on_with(&mut self, adopted: Vec<(HostKey, HostName, Vec<(machine::Found, Prepared)>)>) {
@@ -431,7 +445,14 @@ impl Supervisor {
             FromHost::Ready(facts) => self.host_ready(key, generation, facts),
             FromHost::Unloadable { reason } => self.unloadable(key, reason),
             FromHost::Answer { id, outcome } if id >= OWN_REQUESTS => self.answered(id, outcome),
-            FromHost::Answer { id, outcome } => self.input(Input::Answer { request: id, outcome }),
+            FromHost::Answer { id, outcome } => {
+                if let (Outcome::Done, Some(host)) = (&outcome, self.hosts.get_mut(&key))
+                    && let Some(running) = &mut host.running
+                {
+                    running.did = Some(Instant::now());
+                }
+                self.input(Input::Answer { request: id, outcome });
+            }
             FromHost::Counters { id, devices, last } => self.counted(id, devices, last),
             FromHost::DeviceFailed { device, reason } => {
                 if let Ok(id) = device.parse() {
