@@ -35,6 +35,8 @@ pub struct Config {
     pub poll_microseconds: u64,
     /// Subtypes of handlers that get a process for each device.
     pub host_per_device: Vec<String>,
+    /// Whether a second process is kept ready for each handler that serves devices.
+    pub standby: bool,
     /// Users, by subtype, that handlers run as instead of root.
     pub host_users: BTreeMap<String, String>,
     /// How long a device may be without a handler before its commands fail; 0: they wait for ever.
@@ -67,6 +69,7 @@ impl Default for Config {
             io_engine: "auto".into(),
             poll_microseconds: 250,
             host_per_device: Vec::new(),
+            standby: false,
             host_users: BTreeMap::new(),
             give_up_seconds: 0,
             hang_seconds: 20,

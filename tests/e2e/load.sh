@@ -1,24 +1,34 @@
 # Verified load in the background, and how long its commands took. For tests of what a failure costs.
 
-# load NAME DISK SECONDS [fio options...]: random writes, each read back and compared
+# load NAME DISK [fio options...]: random writes, each read back and compared, until loads_end
 load() {
     fio --name="$1" --filename="$2" --rw=randwrite --bs=4k --ioengine=libaio --iodepth=8 --direct=1 --size=32m --verify=crc32c \
-        --verify_fatal=1 --verify_backlog=256 --time_based --runtime="$3" --output-format=json --output=$W/"$1".json "${@:4}" \
+        --verify_fatal=1 --verify_backlog=256 --time_based --runtime=3600 --output-format=json --output=$W/"$1".json "${@:3}" \
         >$W/"$1".err 2>&1 &
-    LOADS+=($!)
+    LOADS+=("$!:$1")
 }
 
-# All loads ended, none with an error.
+# All loads still ran, none with an error.
 loads_end() {
-    local pid
-    for pid in "${LOADS[@]}"; do wait "$pid" || fail "fio: $(cat $W/*.err; grep -h '"error"' $W/*.json)"; done
+    local load status
+    for load in "${LOADS[@]}"; do kill -INT "${load%:*}" || fail "${load#*:} had ended: $(cat $W/"${load#*:}".err)"; done
+    for load in "${LOADS[@]}"; do
+        status=0
+        wait "${load%:*}" || status=$?
+        # 128: it was interrupted, which it was.
+        [ $status = 0 ] || [ $status = 128 ] || fail "fio: ${load#*:}: status $status: $(cat $W/"${load#*:}".err)"
+        longest "${load#*:}" >/dev/null
+    done
     LOADS=()
 }
 
 # longest NAME: the longest that a command took, in ms
 longest() {
     python3 -c 'import json, sys
-job = json.load(open(sys.argv[1]))["jobs"][0]
+text = open(sys.argv[1]).read()
+job = json.loads(text[text.index("{"):])["jobs"][0]
+if job["error"] or not job["write"]["total_ios"] or not job["read"]["total_ios"]:
+    sys.exit("fio: error %d, %d writes, %d reads" % (job["error"], job["write"]["total_ios"], job["read"]["total_ios"]))
 print(round(max(job[way]["clat_ns"]["max"] for way in ("read", "write")) / 1e6))' $W/"$1".json
 }
 

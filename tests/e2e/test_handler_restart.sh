@@ -10,13 +10,15 @@ A=$(loopback 1 user_0/a)
 B=$(loopback 2 user_1/b)
 D=$(loopback 3 user_2/c)
 outdated() { tcmuctl handlers --json | python3 -c 'import json, sys; print(next(h["outdated"] for h in json.load(sys.stdin) if h.get("subtype") == "file"))'; }
-load quieta $A 5
-load quietc $D 5
+load quieta $A
+load quietb $B
+load quietc $D
+sleep 5
 loads_end
 ALLOC=$(host_pid alloc)
-load restarta $A 22
-load restartb $B 22
-load restartc $D 22
+load restarta $A
+load restartb $B
+load restartc $D
 probe $A 60
 for _ in 1 2 3; do
     sleep 1.$((RANDOM % 10))
@@ -44,12 +46,11 @@ expect 'there is no handler "nobody"' tcmuctl handler restart nobody
 only_one() { [ "$(pgrep -fc "handler-host file ")" = 1 ]; }
 wait_for 10 only_one
 [ "$(host_pid file)" = "$NEW" ] || fail "the process that served is gone"
-kill -0 "${LOADS[0]}" || fail "the load ended before the restarts"
 probe_end
 loads_end
 [ "$(host_pid alloc)" = "$ALLOC" ] || fail "the other handler's host changed"
 echo "3 restarts. Longest gap between completions $GAP ms; those over 60 ms: $GAPS"
-for n in a b; do echo "$n: longest command $(longest restart$n) ms (quiet: $(longest quieta) ms)"; done
+for n in a b; do echo "$n: longest command $(longest restart$n) ms (quiet: $(longest quiet$n) ms)"; done
 echo "other handler's device: longest command $(longest restartc) ms (quiet: $(longest quietc) ms)"
 for n in 1 2 3; do remove_loopback $n; done
 remove_backstore 0 a

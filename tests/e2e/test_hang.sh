@@ -17,9 +17,9 @@ B=$(loopback 2 user_1/b)
 again() { rm -f $W/a.go; }
 read_a() { dd if=$A of=/dev/null bs=4k count=1 iflag=direct skip=$((RANDOM % 1000)) 2>/dev/null; }
 check_config() {
-    soon 3 busctl --system call org.kernel.TCMUService1 /org/kernel/TCMUService1/$1 org.kernel.TCMUService1 CheckConfig s $1/$2
+    soon 10 busctl --system call org.kernel.TCMUService1 /org/kernel/TCMUService1/$1 org.kernel.TCMUService1 CheckConfig s $1/$2
 }
-load otherb $B 12
+load otherb $B
 
 # It keeps the thread that serves. One command only, and less than the kernel's limit: nothing fails.
 echo hang >$W/a.fault
@@ -27,8 +27,8 @@ read_a &
 READ=$!
 wait_for 20 is_state user_0/a hangs
 SECONDS=0
-soon 3 tcmuctl devices
-soon 3 tcmuctl handlers
+soon 10 tcmuctl devices
+soon 10 tcmuctl handlers
 check_config file $W/x
 check_config fault $W/x
 backstore 2 c file/$W/c $((16 << 20))

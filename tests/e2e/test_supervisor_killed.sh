@@ -20,12 +20,13 @@ backstore 2 gone file/$W/gone $((16 << 20))
 A=$(loopback 1 user_0/a)
 B=$(loopback 2 user_1/b)
 HOSTS=$(hosts)
-load quieta $A 8
-load quietb $B 8
+load quieta $A
+load quietb $B
+sleep 5
 loads_end
 
-load killeda $A 25
-load killedb $B 25
+load killeda $A
+load killedb $B
 for _ in 1 2 3; do
     sleep 1.$((RANDOM % 10))
     murder
@@ -41,6 +42,7 @@ expect '"restarts": 0' tcmuctl handlers --json
 murder
 remove_backstore 2 gone &
 REMOVE=$!
+truncate -s 16M $W/new # a handler does not make up the file of a device that was there before it
 backstore 3 new file/$W/new $((16 << 20)) nl_reply_supported=-1
 (backstore 4 asked file/$W/asked $((16 << 20))) 2>/dev/null &
 ASKED=$!
@@ -81,8 +83,8 @@ loads_end
 for n in a b; do echo "supervisor killed 5 times: $n: longest command $(longest killed$n) ms (quiet: $(longest quiet$n) ms)"; done
 
 # A newer program takes over; one that cannot run does not.
-load upgradea $A 14
-load upgradeb $B 14
+load upgradea $A
+load upgradeb $B
 sleep 1
 cp $W/bin/tcmu-runnerd $W/bin/next
 mv $W/bin/next $W/bin/tcmu-runnerd

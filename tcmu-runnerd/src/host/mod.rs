@@ -17,11 +17,11 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{self, Sender},
     },
-    thread,
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
@@ -147,13 +147,15 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
         devices: Mutex::default(),
         failures,
         alive_ms: AtomicU64::new(5000),
+        watch: OnceLock::new(),
     });
     let telling = host.clone();
     thread::Builder::new()
         .name("tcmu-failures".into())
         .spawn(move || failed.into_iter().for_each(|(device, reason)| telling.failed(device, reason)))?;
     let watching = host.clone();
-    thread::Builder::new().name("tcmu-watch".into()).spawn(move || watching.watch())?;
+    let watch = thread::Builder::new().name("tcmu-watch".into()).spawn(move || watching.watch())?;
+    let _ = host.watch.set(watch.thread().clone());
     host.listen(&mut lines, &facts)
 }
 
@@ -167,6 +169,8 @@ struct Host {
     failures: Sender<(String, String)>,
     /// See [`ToHost::Settings`].
     alive_ms: AtomicU64,
+    /// The thread that counts by it.
+    watch: OnceLock<Thread>,
 }
 
 impl Host {
@@ -214,6 +218,7 @@ impl Host {
             ToHost::Settings { log_level, alive_ms } => {
                 logging::set_level(&log_level);
                 self.alive_ms.store(alive_ms.clamp(100, 60_000), Ordering::Relaxed);
+                self.watch.get().into_iter().for_each(Thread::unpark);
             }
             ToHost::CheckConfig { id, config } => {
                 let host = self.clone();
@@ -240,7 +245,12 @@ impl Host {
     fn watch(&self) {
         loop {
             let period = Duration::from_millis(self.alive_ms.load(Ordering::Relaxed));
-            thread::sleep(period);
+            let begin = Instant::now();
+            thread::park_timeout(period);
+            // The period changed, or it was nothing at all.
+            if begin.elapsed() < period {
+                continue;
+            }
             self.server.grow_older();
             let mut late = self.each(|name, attached| {
                 let periods = attached.counters().oldest;

@@ -26,6 +26,8 @@ use crate::{
 
 /// A host that ends so soon after it was ready, or had opened a device, died of what will kill the next one too.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// How long after that a host gets another one that is ready to take its place.
+const SETTLED: Duration = Duration::from_secs(2);
 /// So many short lives in a row cost no delay yet.
 const FREE_RESTARTS: u32 = 2;
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
@@ -49,8 +51,11 @@ pub(super) struct Host {
     /// Why it can't be loaded.
     pub(super) unloadable: Option<String>,
     pub(super) running: Option<Running>,
-    /// Is to take the running one's place.
+    /// Is to take the running one's place: at once if it is `replacing` that, else when that dies.
     pub(super) next: Option<Running>,
+    pub(super) replacing: bool,
+    /// No other is kept ready before.
+    pub(super) standby: Option<Instant>,
     /// Counts processes: what an earlier one said is not of this one.
     generation: u64,
     /// Short lives in a row, and how the last one ended.
@@ -168,6 +173,8 @@ impl Host {
             unloadable: None,
             running: None,
             next: None,
+            replacing: false,
+            standby: None,
             generation: 0,
             deaths: (0, String::new()),
             restart: None,
@@ -191,6 +198,8 @@ impl Host {
             unloadable: None,
             running: Some(Running { ready: Some(Instant::now()), ..running }),
             next: None,
+            replacing: false,
+            standby: None,
             generation: 0,
             deaths: (0, String::new()),
             restart: None,
@@ -305,6 +314,12 @@ impl Host {
         }
     }
 
+    /// Whether its process has been well for a while.
+    pub(super) fn is_settled(&self) -> bool {
+        let last = self.running.as_ref().and_then(|running| running.did.max(running.ready));
+        last.is_some_and(|last| last.elapsed() >= SETTLED)
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.running.as_ref().is_some_and(Running::is_ready)
     }
@@ -352,7 +367,7 @@ impl Host {
         }
         self.facts = next.facts.take().or(self.facts.take());
         self.running = Some(next);
-        self.restart = None;
+        (self.restart, self.replacing) = (None, false);
     }
 
     /// Whether another supervisor started it.

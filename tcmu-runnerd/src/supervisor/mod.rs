@@ -134,6 +134,13 @@ struct Supervisor {
     end: Option<Instant>,
 }
 
+/// A host of an earlier supervisor that is kept.
+struct Kept {
+    key: HostKey,
+    name: HostName,
+    devices: Vec<(machine::Found, Prepared)>,
+}
+
 impl Supervisor {
     fn new(start: Start, run: RunDir, happenings: Sender<Happening>) -> Supervisor {
         let config = start.config.clone();
@@ -165,8 +172,10 @@ impl Supervisor {
     }
 
     /// Takes hosts of an earlier supervisor for its own, before it starts others. They are listened to later.
-    fn keep(&mut self, adopted: Vec<Adopted>) -> Vec<(HostKey, HostName, Vec<(machine::Found, Prepared)>)> {
-        let mut kept: Vec<(HostKey, HostName, Vec<(machine::Found, Prepared)>)> = Vec::new();
+    fn keep(&mut self, mut adopted: Vec<Adopted>) -> Vec<Kept> {
+        // Those that serve come first: of two that could take each other's place they are the ones to stay.
+        adopted.sort_by_key(|adopted| adopted.devices.is_empty());
+        let mut kept = Vec::new();
         for Adopted { facts, running, devices } in adopted {
             let host = Host::adopted(facts, running);
             let Some(name) = host.name() else { continue };
@@ -176,16 +185,16 @@ impl Supervisor {
             if other || (devices.is_empty() && !wanted) {
                 let Host { running: Some(running), .. } = host else { continue };
                 if devices.is_empty() {
-                    running.end_later()
+                    running.end_later();
                 } else {
-                    running.kill()
+                    running.kill();
                 }
                 continue;
             }
             let key = self.next_host;
             self.next_host += 1;
             self.hosts.insert(key, host);
-            kept.push((key, name, devices));
+            kept.push(Kept { key, name, devices });
         }
         kept
     }
@@ -198,8 +207,8 @@ impl Supervisor {
         running.into_iter().for_each(hosts::Running::bury);
     }
 
-    fn go_on_with(&mut self, adopted: Vec<(HostKey, HostName, Vec<(machine::Found, Prepared)>)>) {
-        for (key, name, devices) in adopted {
+    fn go_on_with(&mut self, adopted: Vec<Kept>) {
+        for Kept { key, name, devices } in adopted {
             self.machine.add_handler(&name.subtype);
             let (found, prepared): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
             for (found, prepared) in found.iter().zip(prepared) {
@@ -283,6 +292,7 @@ impl Supervisor {
         for (host, time) in silent {
             self.input(Input::HostSilent { host, time });
         }
+        self.start_standbys(now);
     }
 
     /// How often hosts tell that they are there: often enough to notice in time that a command takes too long.

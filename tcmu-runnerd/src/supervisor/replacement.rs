@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Happening, Supervisor,
-    hosts::HostKey,
+    hosts::{Host, HostKey},
     machine::{HostName, Input},
     notify,
 };
@@ -22,6 +22,8 @@ use crate::{
 
 /// Hosts of one handler that are exchanged at a time.
 const AT_ONCE: usize = 4;
+/// How long no host is kept ready after one could not be.
+const NO_STANDBY: Duration = Duration::from_secs(60);
 /// How long the exchange of a handler's hosts may take before who asked is told that it goes on.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long the next program may take to say that it can run.
@@ -94,9 +96,12 @@ impl Supervisor {
             host.forgive();
             return Ok(());
         }
-        if host.next.is_some() {
+        if host.replacing {
             return Ok(());
         }
+        // One that is kept ready has loaded the plugin some time ago.
+        host.next.take().into_iter().for_each(super::hosts::Running::end_later);
+        host.replacing = true;
         host.start_next(key, &self.config, &self.run, &self.happenings).map_err(|error| format!("it cannot be started: {error}"))
     }
 
@@ -108,25 +113,19 @@ impl Supervisor {
                 let was = host.subtype();
                 if facts.handler.subtype != was {
                     let reason = format!("the plugin is a handler {:?} now, not {was:?}", facts.handler.subtype);
-                    host.next.take().into_iter().for_each(super::hosts::Running::end_later);
                     return self.not_replaced(key, &reason);
                 }
                 host.set_ready(generation, facts);
-                if let Some(host) = host.name() {
+                if let (true, Some(host)) = (host.replacing, host.name()) {
                     self.input(Input::Replace { host });
                 }
             }
-            FromHost::Unloadable { reason } => {
-                host.next.take().into_iter().for_each(super::hosts::Running::end_later);
-                self.not_replaced(key, &reason);
-            }
+            FromHost::Unloadable { reason } => self.not_replaced(key, &reason),
             _ => {}
         }
     }
 
     pub(super) fn next_gone(&mut self, key: HostKey, ended: &str) {
-        let Some(host) = self.hosts.get_mut(&key) else { return };
-        host.next.take().into_iter().for_each(super::hosts::Running::end_later);
         self.not_replaced(key, &format!("the new process ended while it loaded the plugin ({ended}); the old one goes on"));
     }
 
@@ -142,10 +141,30 @@ impl Supervisor {
     /// A host is gone: one that was to take its place does it now.
     pub(super) fn replace_dead(&mut self, key: HostKey) {
         if self.promote(key)
-            && let Some(host) = self.hosts.get(&key).filter(|host| host.is_ready()).and_then(|host| host.name())
+            && let Some(host) = self.hosts.get(&key).filter(|host| host.is_ready()).and_then(Host::name)
         {
             self.input(Input::HostUp { host });
             self.replaced(key);
+        }
+    }
+
+    /// Keeps a process ready for each handler that serves devices: loading the plugin is most of the pause when a host dies.
+    pub(super) fn start_standbys(&mut self, now: Instant) {
+        if !self.config.standby || self.end.is_some() || self.handover.is_some() {
+            return;
+        }
+        for (key, host) in &mut self.hosts {
+            let name = host.name();
+            let serves = self.machine.devices().values().any(|device| Some(&device.host) == name.as_ref());
+            let may = host.device.is_none() && host.next.is_none() && host.standby.is_none_or(|at| at <= now);
+            if serves
+                && may
+                && host.is_settled()
+                && let Err(error) = host.start_next(*key, &self.config, &self.run, &self.happenings)
+            {
+                tracing::warn!(%error, "no host can be kept ready");
+                host.standby = Some(now + NO_STANDBY);
+            }
         }
     }
 
@@ -169,6 +188,10 @@ impl Supervisor {
 
     /// Could not be: who asked is told why, and the hosts that were not begun with stay.
     pub(super) fn not_replaced(&mut self, key: HostKey, reason: &str) {
+        if let Some(host) = self.hosts.get_mut(&key) {
+            host.next.take().into_iter().for_each(super::hosts::Running::end_later);
+            (host.replacing, host.standby) = (false, Some(Instant::now() + NO_STANDBY));
+        }
         for failed in self.replacements.extract_if(.., |replacement| replacement.going.contains(&key)) {
             tracing::error!("not restarted: {reason}");
             failed.question.answer_check(false, reason.to_owned());
@@ -285,7 +308,7 @@ fn check_successor(program: &Path) -> Result<(), String> {
     match said.trim().parse::<u32>() {
         Ok(PROTOCOL) => {}
         Ok(protocol) => {
-            tracing::warn!(protocol, "the next program cannot talk with these hosts: it restarts them, with a short pause")
+            tracing::warn!(protocol, "the next program cannot talk with these hosts: it restarts them, with a short pause");
         }
         Err(_) => return Err(format!("it says {:?} and not which protocol it speaks", said.trim())),
     }
