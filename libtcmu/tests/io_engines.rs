@@ -1,7 +1,11 @@
 //! I/O on files by io_uring and by threads: the same answers and the same data, whether it can be done at once or not.
 mod common;
 
-use std::{os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    os::{fd::AsFd, unix::fs::FileExt},
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{Quiet, rw10};
 use tcmu::{
@@ -147,6 +151,51 @@ fn a_file_that_became_shorter_and_one_that_cannot_be_written_are_errors() {
         }
         assert_eq!(common::run(&mut kernel, &rw10(0x28, 0, 0, 8), Data::In(4096)).data, [7; 4096], "{engine:?}");
         attached.stop(Duration::from_secs(10)).unwrap();
+    }
+}
+
+/// Reads from the page cache, now and then without it.
+struct Mostly(std::fs::File, std::sync::atomic::AtomicUsize);
+
+impl Device for Mostly {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        if self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 5 == 4 {
+            rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        for request in batch {
+            let io = FileIo::read(self.0.as_fd(), request.offset(), request.length());
+            request.io(io);
+        }
+    }
+}
+
+#[test]
+fn large_reads_that_come_together_are_each_done_right() {
+    let model: Vec<u8> = (0..SIZE / 8).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+    let memory = if std::path::Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
+    for engine in engines() {
+        for file in [tempfile::tempfile_in(&memory).unwrap(), file()] {
+            file.write_all_at(&model, 0).unwrap();
+            file.sync_all().unwrap();
+            let (mut kernel, attached) = serve_device(Mostly(file, std::sync::atomic::AtomicUsize::new(0)), engine);
+            for round in 0..40u32 {
+                // Four of half a MiB: each takes long enough to be worth a thread of its own.
+                let mut places = std::collections::HashMap::new();
+                for n in 0..4 {
+                    let lba = (round * 131 + n * 2000) % 7000;
+                    places.insert(kernel.queue(&rw10(0x28, 0, lba, 1000), Data::In(512_000)).unwrap(), lba);
+                }
+                while !places.is_empty() {
+                    for done in kernel.wait(Duration::from_secs(20)).unwrap() {
+                        let lba = places.remove(&done.id).expect("a command in flight") as usize;
+                        assert!(done.status == 0 && done.data == model[lba * 512..][..512_000], "{engine:?}, round {round}");
+                    }
+                }
+            }
+            attached.stop(Duration::from_secs(10)).unwrap();
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 /*
  * The least that serves a TCMU device: takes every entry off the ring, answers it, kicks once for all of them. What it reaches is what
- * the kernel's half allows; reads leave the buffer as it is.
+ * the kernel's half allows; reads leave the buffer as it is. With a FILE it moves the data too, by one preadv or pwritev for each
+ * entry: the least that serves a file.
  *
- * bare /dev/uioN MAP_BYTES DISK_BYTES POLL_MICROSECONDS
+ * bare /dev/uioN MAP_BYTES DISK_BYTES POLL_MICROSECONDS [FILE]
  */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE
 #include <err.h>
 #include <fcntl.h>
 #include <linux/target_core_user.h>
@@ -16,7 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
+/* <sys/uio.h> and <linux/uio.h> both define struct iovec. */
+ssize_t preadv(int fd, const struct iovec *iov, int count, off_t offset);
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset);
+
 static char *map;
+static int file = -1;
 
 static int64_t microseconds(void)
 {
@@ -34,6 +40,23 @@ static void big(unsigned char *to, uint64_t value, int bytes)
 	}
 }
 
+/* READ(10) and WRITE(10) of the file. Returns the SCSI status. */
+static int move(struct tcmu_cmd_entry *e, const unsigned char *cdb)
+{
+	off_t offset = ((uint64_t)cdb[2] << 24 | cdb[3] << 16 | cdb[4] << 8 | cdb[5]) * 512;
+	struct iovec iov[1024];
+	ssize_t length = 0, done;
+	unsigned int n;
+
+	for (n = 0; n < e->req.iov_cnt && n < 1024; n++) {
+		iov[n].iov_base = map + (size_t)e->req.iov[n].iov_base;
+		iov[n].iov_len = e->req.iov[n].iov_len;
+		length += iov[n].iov_len;
+	}
+	done = cdb[0] == 0x28 ? preadv(file, iov, n, offset) : pwritev(file, iov, n, offset);
+	return done == length ? 0 : 2;
+}
+
 /* Data-In that is just enough for a disk driver. Returns the SCSI status. */
 static int answer(struct tcmu_cmd_entry *e, uint64_t blocks)
 {
@@ -41,6 +64,8 @@ static int answer(struct tcmu_cmd_entry *e, uint64_t blocks)
 	unsigned char data[36] = { 0 };
 	unsigned int n, length = 0;
 
+	if (file >= 0 && (cdb[0] == 0x28 || cdb[0] == 0x2a))
+		return move(e, cdb);
 	switch (cdb[0]) {
 	case 0x00: case 0x28: case 0x2a: case 0x35: case 0x88: case 0x8a: case 0x91:
 		return 0;
@@ -91,8 +116,10 @@ static int has_entries(struct tcmu_mailbox *box, uint32_t tail, int poll_for)
 
 int main(int argc, char **argv)
 {
-	if (argc != 5)
-		errx(2, "/dev/uioN MAP_BYTES DISK_BYTES POLL_MICROSECONDS");
+	if (argc != 5 && argc != 6)
+		errx(2, "/dev/uioN MAP_BYTES DISK_BYTES POLL_MICROSECONDS [FILE]");
+	if (argc == 6 && (file = open(argv[5], O_RDWR)) < 0)
+		err(1, "%s", argv[5]);
 	int fd = open(argv[1], O_RDWR);
 	size_t size = strtoull(argv[2], NULL, 0);
 	uint64_t blocks = strtoull(argv[3], NULL, 0) / 512;

@@ -75,8 +75,8 @@ def remove(path):
 class Tcmu:
     """A user: backstore, and the process behind it."""
 
-    def __init__(self, config, sectors=None):
-        self.config, self.sectors, self.process = config, sectors, None
+    def __init__(self, config, sectors=None, only=""):
+        self.config, self.sectors, self.only, self.process = config, sectors, only, None
 
     def start(self):
         settings = [f"dev_size={SIZE}", f"dev_config={self.config}"]
@@ -121,9 +121,9 @@ class Runner(Tcmu):
 
 
 class Bare(Tcmu):
-    def __init__(self, poll):
+    def __init__(self, poll, *image):
         super().__init__("bare/bare")
-        self.poll = poll
+        self.poll, self.image = poll, image
 
     def daemon(self):
         # Nobody listens to netlink: the kernel must not wait for an answer.
@@ -133,7 +133,7 @@ class Bare(Tcmu):
         self.path = backstore("user_0", "b", [f"dev_size={SIZE}", f"dev_config={self.config}", "nl_reply_supported=-1"])
         uio = wait_for(lambda: [u for u in glob.glob("/sys/class/uio/uio*") if "bare/bare" in open(u + "/name").read()])[0]
         size = open(uio + "/maps/map0/size").read().strip()
-        arguments = ["bare", "/dev/" + os.path.basename(uio), size, str(SIZE), str(self.poll)]
+        arguments = ["bare", "/dev/" + os.path.basename(uio), size, str(SIZE), str(self.poll), *self.image]
         self.process = subprocess.Popen(arguments)
         return loopback(self.path)
 
@@ -158,11 +158,13 @@ TARGETS = {
     "bare loop": Bare(0),
     "bare loop, polling 20 us": Bare(20),
     "bare loop, polling 100 us": Bare(100),
+    "bare loop on a file": Bare(0, IMAGE),
     "LIO fileio": Kernel("fileio_0", [f"fd_dev_name={IMAGE},fd_dev_size={SIZE},fd_buffered_io=1"]),
     "LIO ramdisk": Kernel("rd_mcp_0", [f"rd_pages={SIZE // 4096}"]),
     "null": Ours("null/x;fill=off"),
     "alloc": Ours("alloc/x"),
     "file": Ours(f"file/{IMAGE}"),
+    "file, 2048 sectors": Ours(f"file/{IMAGE}", sectors=2048, only="128k|1M"),
 }
 
 
@@ -240,7 +242,7 @@ def main():
         for name in order:
             target = TARGETS[name]
             disk = target.start()
-            for case in cases:
+            for case in [case for case in cases if re.search(getattr(target, "only", ""), case)]:
                 print(json.dumps({"round": round, "target": name, "case": case, **measure(disk, case, arguments.seconds, target)}), flush=True)
             target.stop()
 

@@ -101,7 +101,7 @@ const PAUSE: Duration = Duration::from_millis(400);
 const TRIAL: u32 = 6;
 const SETTLED: u32 = 60;
 /// Polling has to get so much more done, in percent, since it takes a processor.
-const GAIN: u64 = 15;
+const GAIN: u64 = 25;
 /// A rate that is so many times as high or as low as before, in percent: something else is going on, which calls for a new trial.
 const CHANGED: u64 = 160;
 
