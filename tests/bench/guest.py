@@ -75,16 +75,17 @@ def remove(path):
 class Tcmu:
     """A user: backstore, and the process behind it."""
 
-    def __init__(self, config, sectors=None, only=""):
-        self.config, self.sectors, self.only, self.process = config, sectors, only, None
+    def __init__(self, config, *limits, only="", filled=False):
+        self.config, self.limits, self.only, self.filled, self.process = config, limits, only, filled, None
 
     def start(self):
-        settings = [f"dev_size={SIZE}", f"dev_config={self.config}"]
-        if self.sectors:
-            settings.append(f"hw_max_sectors={self.sectors}")
         self.daemon()
-        self.path = backstore("user_0", "b", settings)
-        return loopback(self.path)
+        self.path = backstore("user_0", "b", [f"dev_size={SIZE}", f"dev_config={self.config}", *self.limits])
+        disk = loopback(self.path)
+        if self.filled:
+            # As the files are: the first touch of each page is not what is measured.
+            subprocess.run(["dd", f"if={IMAGE}", f"of={disk}", "bs=1M", "oflag=direct", "status=none"], check=True)
+        return disk
 
     def stop(self):
         remove(self.path)
@@ -162,24 +163,37 @@ TARGETS = {
     "LIO fileio": Kernel("fileio_0", [f"fd_dev_name={IMAGE},fd_dev_size={SIZE},fd_buffered_io=1"]),
     "LIO ramdisk": Kernel("rd_mcp_0", [f"rd_pages={SIZE // 4096}"]),
     "null": Ours("null/x;fill=off"),
-    "alloc": Ours("alloc/x"),
+    "alloc": Ours("alloc/x", filled=True),
     "file": Ours(f"file/{IMAGE}"),
-    "file, 2048 sectors": Ours(f"file/{IMAGE}", sectors=2048, only="128k|1M"),
+    "file, 2048 sectors": Ours(f"file/{IMAGE}", "hw_max_sectors=2048", only="128k|1M"),
+}
+
+LARGE, SMALL = "128k|1M", "4k rand.*, depth 32"
+KNOBS = {
+    "as the kernel has them": Ours(f"file/{IMAGE}", only=f"{LARGE}|{SMALL}"),
+    "hw_max_sectors 512": Ours(f"file/{IMAGE}", "hw_max_sectors=512", only=LARGE),
+    "hw_max_sectors 2048": Ours(f"file/{IMAGE}", "hw_max_sectors=2048", only=LARGE),
+    "hw_max_sectors 8192": Ours(f"file/{IMAGE}", "hw_max_sectors=8192", only=LARGE),
+    "max_data_area_mb 1": Ours(f"file/{IMAGE}", "max_data_area_mb=1", only=f"{LARGE}|{SMALL}"),
+    "max_data_area_mb 8": Ours(f"file/{IMAGE}", "max_data_area_mb=8", only=f"{LARGE}|{SMALL}"),
+    "data_pages_per_blk 16": Ours(f"file/{IMAGE}", "data_pages_per_blk=16", only=f"{LARGE}|{SMALL}"),
+    "cmd_ring_size_mb 1": Ours(f"file/{IMAGE}", "cmd_ring_size_mb=1", only=SMALL),
 }
 
 
 def usage(pids):
-    """CPU ticks and context switches of all their threads."""
-    ticks = switches = 0
+    """CPU time, context switches and page faults of all their threads."""
+    ticks = switches = faults = 0
     for pid in pids:
         try:
             fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
             ticks += int(fields[11]) + int(fields[12])
+            faults += int(fields[7]) + int(fields[9])
             for task in glob.glob(f"/proc/{pid}/task/*/status"):
                 switches += sum(int(n) for n in re.findall(r"ctxt_switches:\s+(\d+)", open(task).read()))
         except OSError:
             pass
-    return ticks / os.sysconf("SC_CLK_TCK"), switches
+    return ticks / os.sysconf("SC_CLK_TCK"), switches, faults
 
 
 def system_calls(pids, fio):
@@ -219,6 +233,7 @@ def measure(disk, case, seconds, target):
     if pids and scale:
         result["cpu_us_per_io"] = (after[0] - before[0]) * 1e6 / scale
         result["switches_per_io"] = (after[1] - before[1]) / scale
+        result["faults_per_io"] = (after[2] - before[2]) / scale
         if calls is not None:
             result["calls_per_io"] = calls / scale
     return result
@@ -228,19 +243,21 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("rounds", type=int)
     parser.add_argument("seconds", type=int)
+    parser.add_argument("--set", choices=["peers", "knobs"], default="peers")
     parser.add_argument("--targets")
     parser.add_argument("--cases")
     arguments = parser.parse_args()
     chosen = lambda all, names: [n for n in all if not names or any(re.search(w, n) for w in names.split(";"))]
-    targets, cases = chosen(TARGETS, arguments.targets), chosen(CASES, arguments.cases)
+    all_targets = KNOBS if arguments.set == "knobs" else TARGETS
+    targets, cases = chosen(all_targets, arguments.targets), chosen(CASES, arguments.cases)
     with open(IMAGE, "wb") as image:
         for _ in range(SIZE >> 20):
-            image.write(os.urandom(1 << 20))
+            image.write(os.urandom(1 << 10) * 1024)
     for round in range(arguments.rounds):
         # Another order each time, so that nobody is always the first.
         order = targets[round % len(targets):] + targets[:round % len(targets)]
         for name in order:
-            target = TARGETS[name]
+            target = all_targets[name]
             disk = target.start()
             for case in [case for case in cases if re.search(getattr(target, "only", ""), case)]:
                 print(json.dumps({"round": round, "target": name, "case": case, **measure(disk, case, arguments.seconds, target)}), flush=True)

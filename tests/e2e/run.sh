@@ -13,6 +13,8 @@ for test in test_*.sh; do
     # A test that hangs in the kernel can't be killed; the next ones then fail too, and say so.
     if timeout -k 5 "${limit:-240}" bash "$test" >/tmp/out 2>&1; then
         echo "ok $name ($((SECONDS - start)) s)"
+        # Its figures.
+        tail -12 /tmp/out | sed 's/^/    /'
         passed=$((passed + 1))
     else
         echo "FAIL $name (status $?, $((SECONDS - start)) s)"

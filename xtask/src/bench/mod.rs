@@ -21,8 +21,8 @@ pub struct Options {
 /// Measures. What was measured in part is shown, but not written down.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     let wanted = |what: &str| options.only.is_empty() || options.only.iter().any(|only| only == what);
-    if let Some(unknown) = options.only.iter().find(|name| !["vm", "native"].contains(&name.as_str())) {
-        anyhow::bail!("there is no bench {unknown:?}; there are: vm, native");
+    if let Some(unknown) = options.only.iter().find(|name| !["vm", "native", "knobs"].contains(&name.as_str())) {
+        anyhow::bail!("there is no bench {unknown:?}; there are: native, vm, knobs");
     }
     build()?;
     let whole = options.targets.is_none() && options.cases.is_none();
@@ -34,6 +34,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     if wanted("vm") {
         let report = vm::run(options)?;
         missed += show(&report, "vm", whole)?;
+    }
+    if wanted("knobs") {
+        show(&vm::knobs(options)?, "knobs", whole)?;
     }
     Ok(u8::from(missed > 0))
 }

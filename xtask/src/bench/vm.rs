@@ -45,7 +45,35 @@ const GOALS: &[Goal<'static>] = &[
     Goal { cases: &["4k*"], ours: &["file"], peers: RUNNER, metric: "switches_per_io", ratio: 0.5 },
 ];
 
+/// Ours and the peers'.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
+    Ok(report(options, &measure(options, "peers")?))
+}
+
+/// What the kernel's limits cost.
+pub fn knobs(options: &Options) -> anyhow::Result<Report> {
+    let results = measure(options, "knobs")?;
+    let text = format!(
+        "# What the kernel's limits cost\n\nOn {}: `file` on an image in tmpfs, with one limit changed at a time; the rest as in \
+         [vm.md](vm.md). Medians of {} rounds of {} s each, in one boot and taking turns.\n\n## I/O operations a second\n\n{}\n## Processor \
+         time of the daemon, microseconds for each I/O\n\n{}\n## Page faults of the daemon, for 1000 I/Os\n\n{}",
+        machine(),
+        options.rounds,
+        options.seconds,
+        results.table("iops", thousands),
+        results.table("cpu_us_per_io", |value| format!("{value:.0}")),
+        results.table("faults_per_io", |value| format!("{:.1}", value * 1000.0)),
+    );
+    let json = json!({ "machine": machine(), "rounds": options.rounds, "seconds": options.seconds, "medians": results.json() });
+    Ok(Report { text, json, missed: 0 })
+}
+
+fn thousands(value: f64) -> String {
+    if value >= 10_000.0 { format!("{:.1}k", value / 1000.0) } else { format!("{value:.0}") }
+}
+
+/// Measures a set of targets in the guest.
+fn measure(options: &Options, set: &str) -> anyhow::Result<Results> {
     let vm = Vm::ensure(4, 2)?;
     packages::ensure_peers()?;
     let bare = root().join("target/release/bare");
@@ -55,7 +83,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     )?;
     let script = root().join("tests/bench/guest.py").display().to_string();
     let (rounds, seconds) = (options.rounds.to_string(), options.seconds.to_string());
-    let mut command = vec!["python3", &script, &rounds, &seconds];
+    let mut command = vec!["python3", &script, &rounds, &seconds, "--set", set];
     for (name, value) in [("--targets", &options.targets), ("--cases", &options.cases)] {
         if let Some(value) = value {
             command.extend([name, value]);
@@ -73,7 +101,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         }
     }
     ensure!(guest.wait()?.success() && failures == 0, "{failures} measurements failed, see above");
-    Ok(report(options, &results))
+    Ok(results)
 }
 
 /// Takes one measurement; whether it was one.
@@ -85,7 +113,7 @@ fn take(found: &Value, results: &mut Results) -> bool {
         return false;
     }
     println!("  {target}, {case}: {:.0} IOPS", found["iops"].as_f64().unwrap_or(0.0));
-    for metric in ["iops", "cpu_us_per_io", "switches_per_io", "calls_per_io"] {
+    for metric in ["iops", "cpu_us_per_io", "switches_per_io", "calls_per_io", "faults_per_io"] {
         if let Some(value) = found[metric].as_f64() {
             results.add(target, case, metric, value);
         }
@@ -104,17 +132,17 @@ fn report(options: &Options, results: &Results) -> Report {
     let mut goals = String::from("| case | what | ratio | goal | reached |\n|---|---|---|---|---|\n");
     let missed = GOALS.iter().map(|goal| goal.judge(results, &mut goals)).sum();
     let (rounds, seconds) = (options.rounds, options.seconds);
-    let thousands = |value: f64| if value >= 10_000.0 { format!("{:.1}k", value / 1000.0) } else { format!("{value:.0}") };
     let text = format!(
         "# Disks on a real kernel\n\nOn {}: Debian's kernel under QEMU without hardware help, 2 processors, 4 GiB. Medians of {rounds} rounds \
          of {seconds} s each, all in one boot and taking turns; images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT. Only \
          ratios mean anything.\n\n## Goals\n\n{goals}\n## I/O operations a second\n\n{}\n## Processor time of the daemon, microseconds for each \
-         I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
+         I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Page faults of the daemon, for 1000 I/Os\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
         machine(),
         results.table("iops", thousands),
         results.table("cpu_us_per_io", |value| format!("{value:.0}")),
         results.table("switches_per_io", |value| format!("{value:.2}")),
         results.table("calls_per_io", |value| format!("{value:.2}")),
+        results.table("faults_per_io", |value| format!("{:.1}", value * 1000.0)),
         results.table("read_p50_us", |value| format!("{value:.0}")),
         results.table("read_p99_us", |value| format!("{value:.0}")),
     );
