@@ -35,6 +35,8 @@ pub struct Config {
     pub host_per_device: Vec<String>,
     /// Users, by subtype, that handlers run as instead of root.
     pub host_users: BTreeMap<String, String>,
+    /// Subtypes of handlers whose processes are not confined.
+    pub unconfined_handlers: Vec<String>,
     /// How long a device may be without a handler before its commands fail; 0: they wait for ever.
     pub give_up_seconds: u64,
     /// Pairs of devices that initiators of one may copy to and from the other.
@@ -60,6 +62,7 @@ impl Default for Config {
             poll_microseconds: 250,
             host_per_device: Vec::new(),
             host_users: BTreeMap::new(),
+            unconfined_handlers: Vec::new(),
             give_up_seconds: 0,
             copy_between: Vec::new(),
             open_timeout_seconds: 20,
@@ -80,6 +83,9 @@ pub enum ConfigError {
         /// The system's words.
         error: io::Error,
     },
+    /// Others may have written it.
+    #[error(transparent)]
+    Distrust(#[from] crate::trust::Distrust),
     /// It isn't right.
     #[error("{}:{line}: {reason}", path.display())]
     Wrong {
@@ -97,7 +103,10 @@ impl Config {
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
         let file = path.unwrap_or(Path::new(DEFAULT_PATH));
         match fs::read_to_string(file) {
-            Ok(text) => Config::parse(&text, file),
+            Ok(text) => {
+                crate::trust::check(file)?;
+                Config::parse(&text, file)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Config::default()),
             Err(error) => Err(ConfigError::Read { path: file.to_owned(), error }),
         }

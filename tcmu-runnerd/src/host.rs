@@ -44,29 +44,27 @@ pub struct HostOptions<'a> {
     pub poll: Duration,
     /// Whom it runs as, if not as who started it.
     pub user: Option<&'a str>,
+    /// Whether it is refused what its plugin does not declare.
+    pub confined: bool,
 }
 
 /// Runs a host on the socket that is its standard input. Returns when the supervisor is gone.
 pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
     let io_flusher = process::set_io_flusher();
-    process::no_new_privileges();
-    process::drop_capabilities();
-    if let Some(user) = options.user {
-        process::become_user(user)?;
-    }
+    let confinement = process::Confinement::begin(options.user, options.confined)?;
     // Ctrl-C and the service manager mean the supervisor, which lets commands finish before it lets us go.
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         signal_hook::flag::register(signal, Arc::default())?;
     }
     let channel = Arc::new(Channel::from_fd(io::stdin().as_fd().try_clone_to_owned()?));
-    let plugin = match Plugin::load(options.plugin, Server::services()) {
+    let start_logging = |subtype: &str| logging::start(options.log_level, subtype);
+    let plugin = match confinement.load(options.plugin, Server::services(), start_logging) {
         Ok(plugin) => plugin,
         Err(error) => {
             channel.send(&FromHost::Unloadable { reason: error.to_string() }, None)?;
             return Ok(());
         }
     };
-    logging::start(options.log_level, plugin.subtype());
     log_to(|level, message| to_tracing(level, None, message));
     if !io_flusher {
         tracing::warn!(

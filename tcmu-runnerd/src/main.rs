@@ -1,5 +1,6 @@
 //! `tcmu-runnerd`: the daemon, and, with a subcommand of its own, its handler hosts.
 use std::{
+    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::Duration,
@@ -60,6 +61,8 @@ enum Sub {
         device: Option<String>,
         #[arg(long)]
         user: Option<String>,
+        #[arg(long)]
+        unconfined: bool,
     },
 }
 
@@ -74,7 +77,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, io_engine, poll, user, .. }) = arguments.command {
+    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, io_engine, poll, user, unconfined, .. }) =
+        arguments.command
+    {
         host::run(HostOptions {
             plugin: &plugin,
             log_level: &log_level,
@@ -83,6 +88,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             io_engine,
             poll: Duration::from_micros(poll),
             user: user.as_deref(),
+            confined: !unconfined,
         })?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -116,6 +122,8 @@ fn lock() -> anyhow::Result<std::fs::File> {
         .write(true)
         .create(true)
         .truncate(false)
+        // Who may open it may lock it.
+        .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {

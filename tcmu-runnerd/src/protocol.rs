@@ -166,6 +166,10 @@ impl Channel {
     /// Sends a message, with a descriptor if there is one. Blocks while the other side's buffer is full.
     pub fn send(&self, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
+        // The other side would get a part of it, and end.
+        if bytes.len() > MAX_MESSAGE {
+            return Err(Errno::MSGSIZE.into());
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let fds = fd.map(|fd| [fd]);
@@ -238,6 +242,15 @@ mod tests {
         assert!(matches!(b.receive::<ToHost>().unwrap().unwrap(), (ToHost::SetLogLevel { .. }, None)));
         drop(a);
         assert!(b.receive::<ToHost>().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_not_sent() {
+        let (a, b) = Channel::pair().unwrap();
+        assert!(a.send(&ToHost::CheckConfig { id: 1, config: "x".repeat(MAX_MESSAGE) }, None).is_err());
+        a.send(&ToHost::CheckConfig { id: 2, config: "x".into() }, None).unwrap();
+        let got = Channel::from_fd(b).receive::<ToHost>().unwrap().unwrap().0;
+        assert_eq!(got, ToHost::CheckConfig { id: 2, config: "x".into() });
     }
 
     #[test]

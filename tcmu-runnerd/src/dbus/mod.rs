@@ -261,6 +261,8 @@ mod tests {
         assert_eq!(check("file//wrong"), (false, "the path is wrong".into()));
         assert!(!check("alloc/x").0, "another handler's string");
         assert!(!check("").0);
+        let long = format!("file/{}", "x".repeat(70_000));
+        assert_eq!(check(&long), (false, "a config string has at most 4096 bytes, this one has 70000".into()));
     }
 
     #[test]

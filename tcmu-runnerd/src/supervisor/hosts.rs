@@ -102,6 +102,9 @@ impl Host {
         if let Some(user) = &self.user {
             command.args(["--user", user]);
         }
+        if config.unconfined_handlers.contains(&subtype_by_file(&self.plugin)) {
+            command.arg("--unconfined");
+        }
         let child = command.stdin(Stdio::from(theirs)).spawn()?;
         self.generation += 1;
         self.restart = None;
