@@ -3,7 +3,7 @@ mod common;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Barrier, Mutex, atomic::Ordering},
     thread,
     time::Duration,
 };
@@ -378,6 +378,74 @@ fn a_program_can_serve_a_device_in_its_own_loop() {
     assert_eq!(done[0].data, vec![0xee; 512]);
     solo.stop();
     assert!(solo.is_idle());
+}
+
+/// Completes everything at once.
+struct AtOnce;
+
+impl Device for AtOnce {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        batch.for_each(|request| request.complete(Ok(())));
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_not_read_in_a_batch_is_read_when_nothing_is_left() {
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = OpenDevice::embed(AtOnce, info(), Arc::new(Quiet), Server::services()).unwrap();
+    let mut solo = Solo::mapped(map.clone(), Attach::new("t", fd, map.len(), device), 1).unwrap();
+    let is_readable = |solo: &Solo| {
+        let mut fds = solo.descriptors().map(|fd| rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN));
+        rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).unwrap() > 0
+    };
+    // More events than the descriptor has room for.
+    for batch in 0..1000 {
+        for lba in 0..3 {
+            kernel.queue(&rw10(0x28, 0, lba, 1), Data::In(512)).unwrap();
+        }
+        assert!(is_readable(&solo), "of batch {batch}, nobody would have heard");
+        assert_eq!(solo.turn().unwrap(), Turn::Idle);
+        assert_eq!(kernel.reap().unwrap().len(), 3);
+    }
+    assert!(is_readable(&solo), "the last turn left it unread");
+    assert_eq!(solo.turn().unwrap(), Turn::Idle);
+    assert!(!is_readable(&solo));
+}
+
+/// Waits in each request until as many are there.
+struct Together(Arc<Barrier>);
+
+impl Device for Together {
+    const THREADS: Threads = Threads::Pool;
+
+    fn submit(&self, batch: Batch<'_>) {
+        for request in batch {
+            self.0.wait();
+            request.complete(Ok(()));
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_blocks_gets_all_threads_that_there_are() {
+    const THREADS: usize = 7;
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = Together(Arc::new(Barrier::new(THREADS)));
+    let device = OpenDevice::embed(device, info(), Arc::new(Quiet), Server::services()).unwrap();
+    let mut solo = Solo::mapped(map.clone(), Attach::new("t", fd, map.len(), device), THREADS).unwrap();
+    for _ in 0..200 {
+        for _ in 0..2 * THREADS {
+            kernel.queue(&rw10(0x28, 0, 0, 1), Data::In(512)).unwrap();
+        }
+        let mut done = 0;
+        while done < 2 * THREADS {
+            solo.turn().unwrap();
+            done += kernel.reap().unwrap().len();
+            thread::yield_now();
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

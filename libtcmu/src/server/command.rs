@@ -140,6 +140,12 @@ impl Command {
         slot.arm()
     }
 
+    /// A plain command's request failed: it gets the task that it lacked.
+    #[cold]
+    pub(super) fn plain_failed(&mut self) {
+        self.task = self.plain.take().map(|plain| plain.task());
+    }
+
     /// A request that no handler gets: another thread completes it when it has found something out.
     pub(super) fn arm_question(&mut self) -> *mut abi::tcmu_request {
         let slot = self.slot();

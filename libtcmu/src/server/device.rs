@@ -25,7 +25,7 @@ use super::{
     waker::Waker,
 };
 use crate::{
-    engine::{self, Judge, Outcome, Step, Target, Unit, Work},
+    engine::{self, Judge, Outcome, Step, Tally, Target, Unit, Work},
     mapping::Mapping,
     ring::{Doorbell, Gone, Next, Ring, RingError, TaskManagement},
 };
@@ -111,6 +111,8 @@ pub struct DeviceServer {
     unit: Unit,
     /// What plain commands are judged by.
     judge: Judge,
+    /// Plain commands of this turn that the counters don't have yet.
+    tally: Tally,
     shared: Arc<Shared>,
     device: Arc<OpenDevice>,
     lane: Option<Arc<Lane>>,
@@ -170,6 +172,7 @@ impl DeviceServer {
             bell: Doorbell::new(attach.uio),
             unit: Unit::new(*device.info(), attach.hw_max_sectors, attach.target),
             judge: Judge::default(),
+            tally: Tally::default(),
             shared: Arc::new(Shared::new(waker, pool, key, lane.is_none())),
             name: attach.name,
             device,
@@ -291,32 +294,29 @@ impl DeviceServer {
 
     /// A turn without a look at the descriptor: after completions came back.
     pub(super) fn work(&mut self) -> Result<Turn, ServeError> {
-        let shared = self.shared.clone();
-        shared.serving(|| {
-            self.pieces = PIECES;
-            self.judge_anew();
-            while self.pieces > 0
-                && let Some((index, work)) = self.later.pop_front()
-            {
-                self.pieces -= 1;
-                self.submit(index, work);
-            }
-            let mut taken = 0;
-            while taken < TURN && !self.stopping && self.fetch()? {
-                taken += 1;
-            }
-            self.settle()?;
-            if self.ring.publish() {
-                self.counters.kicks.add(1);
-                self.bell.kick()?;
-            }
-            self.taken = self.taken.saturating_add(taken as u32);
-            if taken > 0 {
-                self.counters.batches.add(1);
-            }
-            self.counters.in_flight.set(self.in_flight as u64);
-            Ok(if taken == TURN || !self.later.is_empty() { Turn::More } else { Turn::Idle })
-        })
+        let _serving = self.shared.serve();
+        self.pieces = PIECES;
+        self.judge_anew();
+        while self.pieces > 0
+            && let Some((index, work)) = self.later.pop_front()
+        {
+            self.pieces -= 1;
+            self.submit(index, work);
+        }
+        let taken = self.take_entries();
+        self.count_plain();
+        let taken = taken?;
+        self.settle()?;
+        if self.ring.publish() {
+            self.counters.kicks.add(1);
+            self.bell.kick()?;
+        }
+        self.taken = self.taken.saturating_add(taken as u32);
+        if taken > 0 {
+            self.counters.batches.add(1);
+        }
+        self.counters.in_flight.set(self.in_flight as u64);
+        Ok(if taken == TURN || !self.later.is_empty() { Turn::More } else { Turn::Idle })
     }
 
     /// Entries that turns took since this was asked last.
@@ -328,52 +328,74 @@ impl DeviceServer {
     pub(super) fn take_back(&mut self, slot: *mut Slot) -> Result<(), ServeError> {
         // SAFETY: from the waker, so one of ours, completed, and in no other list now.
         let index = unsafe { (*slot).index };
-        self.completed(index)
+        self.came_back(index)
     }
 
-    /// Takes one entry; whether there was one.
-    fn fetch(&mut self) -> Result<bool, ServeError> {
-        let index = self.free_command();
-        let next = match self.ring.next(&mut self.commands[index].fetched) {
-            Ok(next) => next,
-            Err(error) => {
-                self.free.push(index);
-                return Err(error.into());
-            }
-        };
-        match next {
-            Next::Empty => {
-                self.free.push(index);
-                Ok(false)
-            }
-            Next::TaskManagement(notice) => {
-                self.free.push(index);
-                self.task_management(&notice)?;
-                Ok(true)
-            }
-            Next::Command => {
-                self.in_flight += 1;
-                self.counters.commands.add(1);
-                self.commands[index].in_use = true;
-                if self.begin_plain(index) {
-                    return Ok(true);
+    /// Takes what is on the ring, as far as a turn goes: how many entries.
+    #[inline(never)]
+    fn take_entries(&mut self) -> Result<usize, ServeError> {
+        let mut taken = 0;
+        while taken < TURN && !self.stopping {
+            let index = self.next_command();
+            let command = &mut *self.commands[index];
+            if !self.ring.next_command(&mut command.fetched) {
+                match self.ring.next_other(&mut command.fetched)? {
+                    Next::Command => {}
+                    Next::Empty => break,
+                    Next::TaskManagement(notice) => {
+                        self.task_management(&notice)?;
+                        taken += 1;
+                        continue;
+                    }
                 }
-                if self.unit.info().flags().contains(DeviceFlags::SCSI) {
-                    self.batch.push(self.commands[index].arm_cdb());
-                } else {
-                    self.begin(index)?;
-                }
-                Ok(true)
+            }
+            taken += 1;
+            command.in_use = true;
+            self.free.pop();
+            self.in_flight += 1;
+            // Where a range is somebody's own, the engine's tasks tell whose.
+            if self.exclusive == 0
+                && let Some(plain) = plain::judge(&self.judge, &command.fetched)
+            {
+                self.tally.add(&plain);
+                self.batch.push(command.arm_plain(plain));
+            } else {
+                self.begin_other(index)?;
             }
         }
+        Ok(taken)
+    }
+
+    /// A command that is free, and still in the list of those: the last one.
+    #[inline]
+    fn next_command(&mut self) -> usize {
+        if let Some(index) = self.free.last() {
+            return *index;
+        }
+        let index = self.commands.len();
+        self.commands.push(Command::new(Arc::as_ptr(&self.shared), index));
+        self.free.push(index);
+        index
     }
 
     /// A command that is free, from now on not in the list of those.
     fn free_command(&mut self) -> usize {
-        self.free.pop().unwrap_or_else(|| {
-            self.commands.push(Command::new(Arc::as_ptr(&self.shared), self.commands.len()));
-            self.commands.len() - 1
-        })
+        let index = self.next_command();
+        self.free.pop();
+        index
+    }
+
+    /// Begins a command that is not plain.
+    #[inline(never)]
+    fn begin_other(&mut self, index: usize) -> Result<(), ServeError> {
+        self.counters.commands.add(1);
+        if self.unit.info().flags().contains(DeviceFlags::SCSI) {
+            self.batch.push(self.commands[index].arm_cdb());
+            return Ok(());
+        }
+        // It may ask for what is counted.
+        self.count_plain();
+        self.begin(index)
     }
 
     /// Lets the engine judge a command.
@@ -440,7 +462,15 @@ impl DeviceServer {
     }
 
     /// Lets those go on that waited for a range.
+    #[inline]
     fn retry_waiting(&mut self) {
+        if !self.waiting.is_empty() {
+            self.retry_all_waiting();
+        }
+    }
+
+    #[cold]
+    fn retry_all_waiting(&mut self) {
         for _ in 0..self.waiting.len() {
             let Some((index, work)) = self.waiting.pop_front() else { return };
             // A waiting command neither waits for itself nor for those behind it.
@@ -469,13 +499,14 @@ impl DeviceServer {
     }
 
     /// Hands the batch to the handler and takes what it completed at once, until there is nothing left of either.
+    #[inline(never)]
     fn settle(&mut self) -> Result<(), ServeError> {
         loop {
             if !self.batch.is_empty() {
                 match &self.lane {
                     // SAFETY: armed slots of this device, on the thread that serves it.
                     None => unsafe { self.device.submit(&self.batch) },
-                    Some(lane) => self.batch.iter().for_each(|request| self.shared.pool.submit(lane, *request)),
+                    Some(lane) => self.shared.pool.submit(lane, &self.batch),
                 }
                 self.batch.clear();
             }
@@ -486,7 +517,7 @@ impl DeviceServer {
             while !slot.is_null() {
                 // SAFETY: completed on this thread, so one of ours.
                 let (index, next) = unsafe { ((*slot).index, (*slot).next) };
-                self.completed(index)?;
+                self.came_back(index)?;
                 slot = next;
             }
         }

@@ -13,11 +13,9 @@ use crate::{
 };
 
 impl DeviceServer {
-    /// A request came back.
+    /// A request came back that was not a plain command's, or failed.
+    #[inline(never)]
     pub(super) fn completed(&mut self, index: usize) -> Result<(), ServeError> {
-        if self.finish_plain(index)? {
-            return Ok(());
-        }
         let command = &mut *self.commands[index];
         let (op, status) = (command.completed().request.op, command.completed().status);
         if op == abi::TCMU_OP_SCSI {
@@ -151,9 +149,7 @@ impl DeviceServer {
         (command.in_use, command.detached) = (false, false);
         self.free.push(index);
         self.in_flight -= 1;
-        if !self.waiting.is_empty() {
-            self.retry_waiting();
-        }
+        self.retry_waiting();
         Ok(())
     }
 
