@@ -53,3 +53,53 @@ fn the_corpus_of_commands_leads_to_what_the_model_has() {
 fn random_commands_lead_to_what_the_model_has() {
     random(1_000, 600, tcmu_fuzz::engine);
 }
+
+#[test]
+fn the_corpus_of_nonsense_of_plugins_is_refused_or_survived() {
+    replay("plugin", tcmu_fuzz::plugin);
+}
+
+#[test]
+fn random_nonsense_of_plugins_is_refused_or_survived() {
+    random(1_000, 400, tcmu_fuzz::plugin);
+}
+
+#[test]
+fn the_corpus_of_datagrams_is_read_or_refused() {
+    replay("netlink", tcmu_fuzz::netlink);
+}
+
+#[test]
+fn random_datagrams_are_read_or_refused() {
+    random(20_000, 120, tcmu_fuzz::netlink);
+}
+
+#[test]
+fn the_corpus_of_names_is_taken_apart_or_refused() {
+    replay("names", tcmu_fuzz::names);
+}
+
+#[test]
+fn random_names_are_taken_apart_or_refused() {
+    random(10_000, 60, tcmu_fuzz::names);
+}
+
+#[test]
+fn the_corpus_of_configurations_is_taken_or_refused_with_a_line() {
+    replay("config", tcmu_fuzz::config);
+}
+
+#[test]
+fn random_configurations_are_refused_with_a_line() {
+    random(5_000, 60, tcmu_fuzz::config);
+}
+
+#[test]
+fn the_corpus_of_messages_is_read_or_refused() {
+    replay("messages", tcmu_fuzz::messages);
+}
+
+#[test]
+fn random_messages_are_refused() {
+    random(5_000, 120, tcmu_fuzz::messages);
+}

@@ -437,6 +437,20 @@ struct tcmu_handler {
   int32_t (*lock_state)(void *device, uint32_t *tag);
   // Writes lines of `key=value` about the device's state for people and programs (lock owner, connection, counters). May be null.
   int32_t (*describe)(void *device, struct tcmu_text *text);
+  // What the handler asks of the system beside files, memory, time and threads: words with blanks between them. May be null: nothing.
+  //
+  // A host may confine the process that it runs a handler in. What is not named here is then refused to the handler's system calls
+  // with `EPERM` or `ENOSYS`, and a log line says so. A word is a group or the name of a system call:
+  //
+  // * `network`: sockets of every kind, and ports below 1024. Without it, there are only those of the Unix domain.
+  // * `processes`: starting other programs, which are confined alike, and signals to them.
+  // * `mount`: mounting and unmounting; includes `admin`.
+  // * `admin`: what asks for `CAP_SYS_ADMIN`, such as some ioctls of block devices.
+  // * `raw_io`: what asks for `CAP_SYS_RAWIO`, such as SCSI commands to real devices (`SG_IO`).
+  //
+  // A host that runs the handler as a user gives it none of those rights that only root has. Words that a host does not know it
+  // ignores, with a log line.
+  const char *needs;
 };
 
 // A run of bytes of a device and how it is provisioned (answer of `TCMU_OP_EXTENTS`).

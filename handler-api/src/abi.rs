@@ -459,6 +459,20 @@ pub struct tcmu_handler {
     pub lock_state: Option<unsafe extern "C" fn(device: *mut c_void, tag: *mut u32) -> i32>,
     /// Writes lines of `key=value` about the device's state for people and programs (lock owner, connection, counters). May be null.
     pub describe: Option<unsafe extern "C" fn(device: *mut c_void, text: *mut tcmu_text) -> i32>,
+    /// What the handler asks of the system beside files, memory, time and threads: words with blanks between them. May be null: nothing.
+    ///
+    /// A host may confine the process that it runs a handler in. What is not named here is then refused to the handler's system calls
+    /// with `EPERM` or `ENOSYS`, and a log line says so. A word is a group or the name of a system call:
+    ///
+    /// * `network`: sockets of every kind, and ports below 1024. Without it, there are only those of the Unix domain.
+    /// * `processes`: starting other programs, which are confined alike, and signals to them.
+    /// * `mount`: mounting and unmounting; includes `admin`.
+    /// * `admin`: what asks for `CAP_SYS_ADMIN`, such as some ioctls of block devices.
+    /// * `raw_io`: what asks for `CAP_SYS_RAWIO`, such as SCSI commands to real devices (`SG_IO`).
+    ///
+    /// A host that runs the handler as a user gives it none of those rights that only root has. Words that a host does not know it
+    /// ignores, with a log line.
+    pub needs: *const c_char,
 }
 
 /// The type of the one symbol that a plugin exports, [`TCMU_HANDLER_ENTRY`]. Returns the same static table each time.

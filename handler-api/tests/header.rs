@@ -50,7 +50,7 @@ fn c_and_rust_agree_on_every_struct() {
         String::from("#include \"tcmu_handler.h\"\n#ifdef __cplusplus\n#define _Static_assert static_assert\n#endif\n");
     layout! { program,
         tcmu_handler { abi, struct_size, subtype, name, version, config_desc, threads, concurrency, init, check_config, open, close,
-            submit, cancel, reconfigure, lock, unlock, lock_state, describe }
+            submit, cancel, reconfigure, lock, unlock, lock_state, describe, needs }
         tcmu_host { struct_size, abi, request_size, io_size, version, log, io, find_handler }
         tcmu_request { complete, owner, handler_data, op, flags, offset, length, source_offset, iov, bidi_iov, iov_count,
             bidi_iov_count, cdb, cdb_length, sense_length, sense, result }

@@ -1,10 +1,18 @@
 //! Each stage of a command's way on its own. Times are of 32 commands, as they come in a batch.
+use std::{sync::Arc, time::Duration};
+
 use divan::{Bencher, black_box};
+use rustix::event::{PollFd, PollFlags, poll};
 use tcmu::{
     ring::{Completion, Fetched, Next, Ring},
+    server::{Attach, Server, Solo, Turn},
     sim::{Data, SimConfig, SimKernel},
 };
-use tcmu_handler_api::scsi::{AdditionalSense, Sense, command, sense::SENSE_BUFFER};
+use tcmu_handler_api::{
+    host::{Events, Level, OpenDevice},
+    plugin::{Batch, Device, DeviceInfo, Threads},
+    scsi::{AdditionalSense, Sense, command, sense::SENSE_BUFFER},
+};
 
 const BATCH: usize = 32;
 
@@ -80,6 +88,51 @@ fn sense(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         for _ in 0..BATCH {
             black_box(black_box(sense).write_fixed(&mut buffer));
+        }
+    });
+}
+
+/// Completes everything at once, or after some time, on worker threads.
+struct Worker(Duration);
+
+impl Device for Worker {
+    const THREADS: Threads = Threads::Pool;
+
+    fn submit(&self, batch: Batch<'_>) {
+        for request in batch {
+            if !self.0.is_zero() {
+                std::thread::sleep(self.0);
+            }
+            request.complete(Ok(()));
+        }
+    }
+}
+
+struct Quiet;
+impl Events for Quiet {
+    fn log(&self, _: Level, _: &str) {}
+}
+
+/// A batch for a handler that may block, from the ring to eight worker threads and back: short requests, which one thread could do as
+/// well, and such as sleep, for which as many threads as there are had better be awake soon.
+#[divan::bench(args = [0, 100])]
+fn worker_threads(bencher: Bencher<'_, '_>, microseconds: u64) {
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig { pages: 128, ..SimConfig::default() }).expect("memory");
+    let device = Worker(Duration::from_micros(microseconds));
+    let device = OpenDevice::embed(device, DeviceInfo::new(1 << 20, 512), Arc::new(Quiet), Server::services()).expect("sound");
+    let mut solo = Solo::mapped(map.clone(), Attach::new("user_0/t", fd, map.len(), device), 8).expect("threads");
+    bencher.bench_local(|| {
+        queue(&mut kernel, BATCH);
+        kernel.ring_bell();
+        let mut done = 0;
+        loop {
+            while solo.turn().expect("a sound ring") == Turn::More {}
+            done += kernel.reap().expect("a sound ring").len();
+            if done == BATCH {
+                return;
+            }
+            let [uio, waker] = solo.descriptors();
+            let _ = poll(&mut [PollFd::new(&uio, PollFlags::IN), PollFd::new(&waker, PollFlags::IN)], None);
         }
     });
 }

@@ -106,29 +106,6 @@ impl Mapping {
         Ok(unsafe { from.as_ptr().cast::<[u8; N]>().read_volatile() })
     }
 
-    /// A word at a place that is a multiple of 8, in native byte order.
-    #[inline]
-    pub fn load_u64(&self, offset: u64) -> Result<u64, OutOfMapping> {
-        let from = self.at(offset, 8)?;
-        if !offset.is_multiple_of(8) {
-            return Err(OutOfMapping { offset, len: 8, map: self.len as u64 });
-        }
-        // SAFETY: within the region, aligned (the base is aligned to a page); volatile, since it must be read once.
-        Ok(unsafe { from.as_ptr().cast::<u64>().read_volatile() })
-    }
-
-    /// A word of the native size at a place that is a multiple of it.
-    #[inline]
-    pub fn load_usize(&self, offset: u64) -> Result<usize, OutOfMapping> {
-        const SIZE: u64 = size_of::<usize>() as u64;
-        let from = self.at(offset, SIZE)?;
-        if !offset.is_multiple_of(SIZE) {
-            return Err(OutOfMapping { offset, len: SIZE, map: self.len as u64 });
-        }
-        // SAFETY: as in `load_u64`.
-        Ok(unsafe { from.as_ptr().cast::<usize>().read_volatile() })
-    }
-
     /// Loads a 32-bit index that the other side stores.
     #[inline]
     pub fn load_u32(&self, offset: u64, order: Ordering) -> Result<u32, OutOfMapping> {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tcmu::{
-    ring::{Completed, Completion, Doorbell, Fetched, Next, Ring, RingError},
+    ring::{Completed, Completion, Doorbell, Fetched, Next, Ring, RingError, layout},
     sim::{Data, Lie, SimConfig, SimKernel},
 };
 
@@ -160,6 +160,75 @@ fn every_lie_is_an_error_and_never_more() {
         assert_eq!(ring.next(&mut Fetched::default()), Err(RingError::Poisoned), "{lie:?}");
         assert_eq!(ring.complete(fetched.id, &GOOD), Err(RingError::Poisoned));
         assert!(!ring.publish());
+    }
+}
+
+#[test]
+fn cdbs_of_all_lengths_arrive_whole() {
+    let variable = |additional: u8| [&[0x7f, 0, 0, 0, 0, 0, 0, additional][..], &vec![0x5a; additional.into()]].concat();
+    let mut cdbs: Vec<Vec<u8>> = [(0x00, 6), (0x28, 10), (0x53, 10), (0x88, 16), (0xa8, 12), (0xc5, 16)]
+        .map(|(code, length)| [&[code][..], &vec![0xa5; length - 1]].concat())
+        .into();
+    cdbs.extend([0, 4, 8, 9, 24, 252].map(variable));
+    let (mut kernel, mut ring, _bell) = device(SimConfig::default());
+    let mut fetched = Fetched::default();
+    for cdb in &cdbs {
+        kernel.queue(cdb, Data::None).unwrap();
+        assert_eq!(ring.next(&mut fetched), Ok(Next::Command));
+        assert_eq!(fetched.cdb(), cdb);
+    }
+    assert_eq!(ring.in_flight(), cdbs.len());
+}
+
+#[test]
+fn a_command_may_have_more_segments_than_any_before() {
+    let (mut kernel, mut ring, _bell) = device(SimConfig::default());
+    // Every other page, so that none lies behind the next.
+    let ids: Vec<u16> = (0..400).map(|_| kernel.queue(&[0; 6], Data::In(4096)).unwrap()).collect();
+    let mut fetched: Vec<Fetched> = ids.iter().map(|_| Fetched::default()).collect();
+    for fetched in &mut fetched {
+        assert_eq!(ring.next(fetched), Ok(Next::Command));
+    }
+    for fetched in fetched.iter().filter(|fetched| fetched.id.id % 2 == 0) {
+        ring.complete(fetched.id, &GOOD).unwrap();
+    }
+    ring.publish();
+    kernel.reap().unwrap();
+    kernel.queue(&[0x2a; 10], Data::Out(vec![7; 150 * 4096])).unwrap();
+    let mut large = Fetched::default();
+    assert_eq!(ring.next(&mut large), Ok(Next::Command));
+    assert!(large.data().len() > 100, "{large:?}");
+    assert_eq!(bytes(&large), vec![7; 150 * 4096]);
+    assert_eq!(large.data_len(), 150 * 4096);
+}
+
+#[test]
+fn a_buffer_is_in_the_data_area_or_empty() {
+    let config = SimConfig::default();
+    let (start, ring_end) = (layout::mailbox::SIZE as usize, layout::mailbox::SIZE as usize + config.ring as usize);
+    let map = device(config).1.mapping().len();
+    for (base, length, sound) in [
+        (ring_end, 16, true),
+        (map - 16, 16, true),
+        (map, 0, true),
+        (0, 0, true),
+        (ring_end, map - ring_end, true),
+        (0, 16, false),
+        (start, 16, false),
+        (ring_end - 8, 16, false),
+        (map - 8, 16, false),
+        (map + 8, 0, false),
+        (ring_end, map - ring_end + 1, false),
+        (ring_end, usize::MAX, false),
+        (usize::MAX, usize::MAX, false),
+    ] {
+        let (mut kernel, mut ring, _bell) = device(config);
+        kernel.queue(&[0; 6], Data::In(16)).unwrap();
+        let iovec = layout::mailbox::SIZE + layout::request::IOV;
+        ring.mapping().write(iovec, &base.to_ne_bytes()).unwrap();
+        ring.mapping().write(iovec + layout::IOVEC / 2, &length.to_ne_bytes()).unwrap();
+        let next = ring.next(&mut Fetched::default());
+        assert_eq!(next.is_ok(), sound, "{length} bytes at {base}: {next:?}");
     }
 }
 

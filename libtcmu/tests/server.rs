@@ -3,7 +3,7 @@ mod common;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Barrier, Mutex, atomic::Ordering},
     thread,
     time::Duration,
 };
@@ -328,15 +328,43 @@ fn a_lying_ring_stops_its_device_with_one_clear_word() {
     attached.stop(Duration::from_secs(5)).unwrap();
 }
 
+/// Completes nothing by itself.
+struct Slow(Arc<Mutex<Vec<Request>>>);
+
+impl Device for Slow {
+    const THREADS: Threads = Threads::Inline;
+    fn submit(&self, batch: Batch<'_>) {
+        self.0.lock().unwrap().extend(batch);
+    }
+}
+
+#[test]
+fn a_device_whose_ring_lied_is_let_go_when_its_handler_has_given_all_back() {
+    let held: Arc<Mutex<Vec<Request>>> = Arc::default();
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = OpenDevice::embed(Slow(held.clone()), info(), Arc::new(Quiet), Server::services()).unwrap();
+    let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let attach = Attach::new("t", fd, map.len(), device);
+    let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
+    // Plain commands, and one that the whole engine has.
+    for cdb in [rw10(0x28, 0, 0, 1), rw10(0x28, 0, 1, 1), rw10(0x2f, 0x02, 0, 1), rw10(0x28, 0, 2, 1)] {
+        let data = if cdb[0] == 0x28 { Data::In(512) } else { Data::Out(vec![0; 512]) };
+        kernel.queue(&cdb, data).unwrap();
+    }
+    while held.lock().unwrap().len() < 4 {
+        thread::yield_now();
+    }
+    kernel.lie(Lie::CdbOutside);
+    told.recv_timeout(Duration::from_secs(10)).unwrap();
+    for request in held.lock().unwrap().drain(..) {
+        request.complete(Ok(()));
+    }
+    attached.stop(Duration::from_secs(5)).expect("nothing is in flight");
+}
+
 #[test]
 fn stopping_waits_for_what_is_in_flight_and_leaves_the_rest_on_the_ring() {
-    struct Slow(Arc<Mutex<Vec<Request>>>);
-    impl Device for Slow {
-        const THREADS: Threads = Threads::Inline;
-        fn submit(&self, batch: Batch<'_>) {
-            self.0.lock().unwrap().extend(batch);
-        }
-    }
     let slow = Slow(Arc::default());
     let held = slow.0.clone();
     let (mut kernel, attached) = serve(slow, DeviceInfo::new(1 << 20, 512), SimConfig::default());
@@ -378,6 +406,74 @@ fn a_program_can_serve_a_device_in_its_own_loop() {
     assert_eq!(done[0].data, vec![0xee; 512]);
     solo.stop();
     assert!(solo.is_idle());
+}
+
+/// Completes everything at once.
+struct AtOnce;
+
+impl Device for AtOnce {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        batch.for_each(|request| request.complete(Ok(())));
+    }
+}
+
+#[test]
+fn a_descriptor_that_is_not_read_in_a_batch_is_read_when_nothing_is_left() {
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = OpenDevice::embed(AtOnce, info(), Arc::new(Quiet), Server::services()).unwrap();
+    let mut solo = Solo::mapped(map.clone(), Attach::new("t", fd, map.len(), device), 1).unwrap();
+    let is_readable = |solo: &Solo| {
+        let mut fds = solo.descriptors().map(|fd| rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN));
+        rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).unwrap() > 0
+    };
+    // More events than the descriptor has room for.
+    for batch in 0..1000 {
+        for lba in 0..3 {
+            kernel.queue(&rw10(0x28, 0, lba, 1), Data::In(512)).unwrap();
+        }
+        assert!(is_readable(&solo), "of batch {batch}, nobody would have heard");
+        assert_eq!(solo.turn().unwrap(), Turn::Idle);
+        assert_eq!(kernel.reap().unwrap().len(), 3);
+    }
+    assert!(is_readable(&solo), "the last turn left it unread");
+    assert_eq!(solo.turn().unwrap(), Turn::Idle);
+    assert!(!is_readable(&solo));
+}
+
+/// Waits in each request until as many are there.
+struct Together(Arc<Barrier>);
+
+impl Device for Together {
+    const THREADS: Threads = Threads::Pool;
+
+    fn submit(&self, batch: Batch<'_>) {
+        for request in batch {
+            self.0.wait();
+            request.complete(Ok(()));
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_blocks_gets_all_threads_that_there_are() {
+    const THREADS: usize = 7;
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = Together(Arc::new(Barrier::new(THREADS)));
+    let device = OpenDevice::embed(device, info(), Arc::new(Quiet), Server::services()).unwrap();
+    let mut solo = Solo::mapped(map.clone(), Attach::new("t", fd, map.len(), device), THREADS).unwrap();
+    for _ in 0..200 {
+        for _ in 0..2 * THREADS {
+            kernel.queue(&rw10(0x28, 0, 0, 1), Data::In(512)).unwrap();
+        }
+        let mut done = 0;
+        while done < 2 * THREADS {
+            solo.turn().unwrap();
+            done += kernel.reap().unwrap().len();
+            thread::yield_now();
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -8,6 +8,8 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::policy::{HangAction, Policies, Policy, PolicyChange};
+
 /// Where the config file is if the command line doesn't say.
 pub const DEFAULT_PATH: &str = "/etc/tcmu/tcmu.toml";
 
@@ -33,10 +35,20 @@ pub struct Config {
     pub poll_microseconds: u64,
     /// Subtypes of handlers that get a process for each device.
     pub host_per_device: Vec<String>,
+    /// Whether a second process is kept ready for each handler that serves devices.
+    pub standby: bool,
     /// Users, by subtype, that handlers run as instead of root.
     pub host_users: BTreeMap<String, String>,
+    /// Subtypes of handlers whose processes are not confined.
+    pub unconfined_handlers: Vec<String>,
     /// How long a device may be without a handler before its commands fail; 0: they wait for ever.
     pub give_up_seconds: u64,
+    /// How old a command may become before its handler is said to hang; 0: never.
+    pub hang_seconds: u64,
+    /// What is done then: `report` or `restart`.
+    pub hang_action: HangAction,
+    /// The three above for single handlers, by subtype, and devices, by `user_<number>/<name>`.
+    pub policies: BTreeMap<String, PolicyChange>,
     /// Pairs of devices that initiators of one may copy to and from the other.
     pub copy_between: Vec<[String; 2]>,
     /// How long a handler may take to open a device before the tool that enables it gets `ETIMEDOUT`.
@@ -59,8 +71,13 @@ impl Default for Config {
             io_engine: "auto".into(),
             poll_microseconds: 250,
             host_per_device: Vec::new(),
+            standby: false,
             host_users: BTreeMap::new(),
+            unconfined_handlers: Vec::new(),
             give_up_seconds: 0,
+            hang_seconds: 20,
+            hang_action: HangAction::Report,
+            policies: BTreeMap::new(),
             copy_between: Vec::new(),
             open_timeout_seconds: 20,
             check_timeout_seconds: 10,
@@ -80,6 +97,9 @@ pub enum ConfigError {
         /// The system's words.
         error: io::Error,
     },
+    /// Others may have written it.
+    #[error(transparent)]
+    Distrust(#[from] crate::trust::Distrust),
     /// It isn't right.
     #[error("{}:{line}: {reason}", path.display())]
     Wrong {
@@ -97,7 +117,10 @@ impl Config {
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
         let file = path.unwrap_or(Path::new(DEFAULT_PATH));
         match fs::read_to_string(file) {
-            Ok(text) => Config::parse(&text, file),
+            Ok(text) => {
+                crate::trust::check(file)?;
+                Config::parse(&text, file)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Config::default()),
             Err(error) => Err(ConfigError::Read { path: file.to_owned(), error }),
         }
@@ -141,9 +164,23 @@ impl Config {
                 return Err(wrong(line, format!("copy_between: {name:?} is no device: user_<number>/<name> is needed")));
             }
         }
-        if config.give_up_seconds > 86_400 {
-            let value = config.give_up_seconds;
-            return Err(wrong(line_of("give_up_seconds"), format!("give_up_seconds = {value}: 0 to 86400 is needed")));
+        for name in config.policies.keys() {
+            if name.contains('/') && name.parse::<tcmu::BackstoreId>().is_err() {
+                let line = text.lines().position(|line| line.contains(name.as_str())).map_or(1, |n| n + 1);
+                return Err(wrong(
+                    line,
+                    format!("policies: {name:?} is neither a handler nor a device: user_<number>/<name> is needed"),
+                ));
+            }
+        }
+        let changes = config.policies.values();
+        let seconds =
+            changes.flat_map(|change| [("give_up_seconds", change.give_up_seconds), ("hang_seconds", change.hang_seconds)]);
+        let general = [("give_up_seconds", Some(config.give_up_seconds)), ("hang_seconds", Some(config.hang_seconds))];
+        for (key, value) in general.into_iter().chain(seconds).filter_map(|(key, value)| Some((key, value?))) {
+            if value > 86_400 {
+                return Err(wrong(line_of(key), format!("{key} = {value}: 0 to 86400 is needed")));
+            }
         }
         if let Err(problem) = config.io_engine.parse::<tcmu::server::IoEngine>() {
             return Err(wrong(line_of("io_engine"), format!("io_engine = {problem}")));
@@ -165,9 +202,11 @@ impl Config {
         Duration::from_secs(self.open_timeout_seconds)
     }
 
-    /// See [`Config::give_up_seconds`].
-    pub fn give_up(&self) -> Option<Duration> {
-        (self.give_up_seconds > 0).then(|| Duration::from_secs(self.give_up_seconds))
+    /// What is done for devices whose handler is away or hangs.
+    pub fn policies(&self) -> Policies {
+        let time = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
+        let (give_up, hang) = (time(self.give_up_seconds), time(self.hang_seconds));
+        Policies { general: Policy { give_up, hang, hang_action: self.hang_action }, changes: self.policies.clone() }
     }
 
     /// The devices that one may be copied to and from.

@@ -4,17 +4,23 @@
 //! |---|---|
 //! | [`config`] | `tcmu.toml` |
 //! | [`logging`] | where log lines go, and which |
-//! | [`plugins`] | finding plugins, and judging whether to trust their files |
+//! | [`plugins`] | finding plugins |
+//! | [`trust`] | whether a plugin's or the configuration's file could be somebody else's work |
 //! | [`supervisor`] | the daemon: it knows all devices, talks with the kernel, and runs handler hosts |
 //! | [`host`] | a handler host: the process that loads one plugin and serves its devices |
 //! | [`protocol`] | what the two say to each other |
 //! | [`dbus`] | the bus: `org.kernel.TCMUService1` for `targetcli`, and our own control interface |
-//! | [`process`] | what a process is allowed and how it is treated under memory pressure |
+//! | [`run_dir`] | the lock, and the sockets of hosts |
+//! | [`policy`] | what happens to a device's commands while its handler is away or hangs |
+//! | [`process`] | what a process is allowed, and how it is treated under memory pressure |
 pub mod config;
 pub mod dbus;
 pub mod host;
 pub mod logging;
 pub mod plugins;
+pub mod policy;
 pub mod process;
 pub mod protocol;
+pub mod run_dir;
 pub mod supervisor;
+pub mod trust;

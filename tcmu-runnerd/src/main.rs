@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 use tcmu::server::IoEngine;
 use tcmu_runnerd::{
@@ -13,6 +13,7 @@ use tcmu_runnerd::{
     host::{self, HostOptions},
     logging, plugins, process,
     protocol::{Channel, FromHost, HandlerFacts},
+    run_dir::{self, RunDir},
     supervisor::{self, Start},
 };
 
@@ -26,6 +27,9 @@ struct Arguments {
     /// Directories with plugins, instead of the configuration's.
     #[arg(long, value_name = "DIR[:DIR]", env = "TCMU_HANDLER_PATH", value_delimiter = ':')]
     handler_path: Option<Vec<PathBuf>>,
+    /// Where the daemon's lock and its hosts' sockets are.
+    #[arg(long, value_name = "DIR", default_value = run_dir::DEFAULT_PATH)]
+    run_dir: PathBuf,
     /// error, warn, info, debug or trace, instead of the configuration's.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -55,12 +59,19 @@ enum Sub {
         /// Microseconds.
         #[arg(long)]
         poll: u64,
-        /// For those who look at a list of processes.
         #[arg(long)]
         device: Option<String>,
         #[arg(long)]
         user: Option<String>,
+        #[arg(long)]
+        unconfined: bool,
     },
+    /// Loads one plugin and says what it is (started by --check).
+    #[command(hide = true)]
+    Probe { plugin: PathBuf },
+    /// Says whether this program can take over from the running daemon (asked by that).
+    #[command(hide = true)]
+    Successor,
 }
 
 fn main() -> ExitCode {
@@ -74,15 +85,23 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, io_engine, poll, user, .. }) = arguments.command {
+    if let Some(Sub::Probe { plugin }) = &arguments.command {
+        host::probe(plugin)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, io_engine, poll, device, user, unconfined, .. }) =
+        &arguments.command
+    {
         host::run(HostOptions {
-            plugin: &plugin,
-            log_level: &log_level,
-            reactors,
-            workers,
-            io_engine,
-            poll: Duration::from_micros(poll),
+            plugin,
+            log_level,
+            reactors: *reactors,
+            workers: *workers,
+            io_engine: *io_engine,
+            poll: Duration::from_micros(*poll),
+            device: device.as_deref(),
             user: user.as_deref(),
+            confined: !unconfined,
         })?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -96,6 +115,10 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         config.log_level.clone_from(level);
     }
+    if matches!(arguments.command, Some(Sub::Successor)) {
+        println!("{}", supervisor::successor_answer());
+        return Ok(ExitCode::SUCCESS);
+    }
     if arguments.check {
         return check(&config);
     }
@@ -104,24 +127,11 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     process::set_io_flusher();
     logging::start(&config.log_level, "");
-    let _lock = lock()?;
-    supervisor::run(Start { config, config_path: arguments.config, log_level: arguments.log_level })?;
+    let run = RunDir::lock(&arguments.run_dir)?;
+    // Now, while it is still the one that runs.
+    let program = std::env::current_exe()?;
+    supervisor::run(Start { program, config, config_path: arguments.config, log_level: arguments.log_level }, run)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// One daemon at a time: two would answer the kernel's events both.
-fn lock() -> anyhow::Result<std::fs::File> {
-    let path = PathBuf::from("/run/tcmu-runnerd.lock");
-    let file = std::fs::File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => bail!("another tcmu-runnerd is running ({} is locked); stop it first", path.display()),
-    }
 }
 
 /// Loads each plugin in a process of its own and says what became of it.
@@ -130,7 +140,7 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let mut bad = 0;
     let mut subtypes: Vec<String> = Vec::new();
     for plugin in plugins::find(&config.handler_path) {
-        let facts = plugins::check(&plugin).map_err(anyhow::Error::from).and_then(|()| probe(&plugin, config));
+        let facts = plugins::check(&plugin).map_err(anyhow::Error::from).and_then(|()| probe(&plugin));
         match facts {
             Ok(facts) if config.disabled_handlers.contains(&facts.subtype) => {
                 println!("disabled: {} ({})", facts.subtype, plugin.display());
@@ -155,12 +165,11 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn probe(plugin: &std::path::Path, config: &Config) -> anyhow::Result<HandlerFacts> {
+fn probe(plugin: &std::path::Path) -> anyhow::Result<HandlerFacts> {
     let (channel, theirs) = Channel::pair()?;
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["handler-host", "check"])
+        .arg("probe")
         .arg(plugin)
-        .args(["--log-level", &config.log_level, "--reactors", "1", "--workers", "1", "--io-engine", "threads", "--poll", "0"])
         .stdin(Stdio::from(theirs))
         .stderr(Stdio::null())
         .spawn()?;
@@ -168,7 +177,7 @@ fn probe(plugin: &std::path::Path, config: &Config) -> anyhow::Result<HandlerFac
     drop(channel);
     let ended = child.wait()?;
     match said? {
-        Some((FromHost::Ready(facts), _)) => Ok(facts),
+        Some((FromHost::Ready(facts), _)) => Ok(facts.handler),
         Some((FromHost::Unloadable { reason }, _)) => bail!(reason),
         _ => bail!("{}: its process ended while it was loaded ({ended})", plugin.display()),
     }

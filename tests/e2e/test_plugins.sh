@@ -12,13 +12,13 @@ chmod 755 $D $D/handler_*.so
 if tcmu-runnerd --handler-path $D --check >$W/check 2>&1; then fail "bad plugins, and --check says all is well"; fi
 cat $W/check
 grep -q "^handler: null 0.1.0" $W/check
-grep -q "libhandler_alloc.so: everybody may write it" $W/check
+grep -q "libhandler_alloc.so: not used, since everybody may write it" $W/check
 grep -q "handler_text.so: cannot be loaded" $W/check
 grep -q "handler_libm.so: is no handler" $W/check
 grep -q "handler_zero.so: another plugin before it has the subtype" $W/check
 start_daemon --handler-path $D
 expect '"null"' tcmuctl handlers --json
-grep -q "plugin refused: .*libhandler_alloc.so: everybody may write it" $LOG
+grep -q "plugin refused: .*libhandler_alloc.so: not used, since everybody may write it" $LOG
 grep -q "handler_zero.so: has the same subtype" $LOG
 backstore 0 n null/x $((16 << 20))
 remove_backstore 0 n

@@ -37,8 +37,8 @@ echo "$DEVICES devices: the first ten added in $first ms each, the last ten in $
     "$((spent * 10)) ms of processor time in $IDLE idle s; after a restart ready in $ready ms, all served after $taken ms"
 [ $threads -lt 64 ] || fail "$threads threads"
 [ $kib -lt 204800 ] || fail "$kib KiB"
-# A tick is 10 ms, and one may always fall on somebody.
-[ $spent -le $((2 + IDLE / 10)) ] || fail "idle devices took $spent ticks"
+# A tick is 10 ms, and some always fall on somebody: hosts tell now and then that they are there.
+[ $spent -le $((4 + IDLE / 5)) ] || fail "idle devices took $spent ticks"
 # A walk over all devices for each would show as a multiple.
 [ $last -le $((3 * first + 20)) ] || fail "adding became slower: $first ms, then $last ms"
 [ $taken -lt 10000 ] || fail "the devices were taken over after $taken ms"

@@ -7,5 +7,5 @@ mod services;
 
 pub use device::{Events, Lock, OpenDevice, OpenSpec};
 pub use io::{finish, perform};
-pub use plugin::{LoadError, Plugin, is_subtype};
+pub use plugin::{LoadError, Loaded, Plugin, is_subtype};
 pub use services::{Level, blocking_services, log_to, new_services, no_filters};

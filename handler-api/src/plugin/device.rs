@@ -32,6 +32,10 @@ pub trait Handler: Device + Sized {
     /// What it is.
     const INFO: HandlerInfo;
 
+    /// What it asks of the system beside files, memory, time and threads, such as `c"network"`: the words are at
+    /// [`tcmu_handler::needs`](crate::abi::tcmu_handler::needs). What is not named may be refused.
+    const NEEDS: &'static CStr = c"";
+
     /// Judges a config string (the part behind `<subtype>/`) without opening anything. May block; any thread.
     fn check_config(config: &str) -> Result<(), Refusal> {
         let _ = config;

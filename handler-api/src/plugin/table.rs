@@ -26,8 +26,12 @@ macro_rules! export_handler {
 pub fn handler_table<H: Handler>() -> &'static abi::tcmu_handler {
     struct Table<H>(H);
     impl<H: Handler> Table<H> {
-        const TABLE: abi::tcmu_handler =
-            abi::tcmu_handler { check_config: Some(check_config::<H>), open: Some(open::<H>), ..device_table::<H>(H::INFO) };
+        const TABLE: abi::tcmu_handler = abi::tcmu_handler {
+            check_config: Some(check_config::<H>),
+            open: Some(open::<H>),
+            needs: H::NEEDS.as_ptr(),
+            ..device_table::<H>(H::INFO)
+        };
     }
     &Table::<H>::TABLE
 }
@@ -67,6 +71,7 @@ const fn device_table<D: Device>(info: HandlerInfo) -> abi::tcmu_handler {
         unlock: Some(unlock::<D>),
         lock_state: Some(lock_state::<D>),
         describe: Some(describe::<D>),
+        needs: ptr::null(),
     }
 }
 

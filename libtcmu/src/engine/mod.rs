@@ -44,7 +44,7 @@ use tcmu_handler_api::{
 pub use access::Target;
 pub(crate) use access::{Answer, Question, ask};
 pub(crate) use copy::{Peer, PeerKey, Peers};
-pub(crate) use plain::{Judge, Plain};
+pub(crate) use plain::{Judge, Plain, Tally};
 pub(crate) use status::outcome_of;
 pub use unit::Unit;
 

@@ -20,15 +20,21 @@ pub(crate) struct Plain {
     pub(crate) length: u64,
 }
 
-/// What commands are judged by here, as long as a unit's state is not touched otherwise. `None` in place of a limit: nothing is plain.
+/// What commands are judged by here, as long as a unit's state is not touched otherwise.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Judge {
     block_shift: u32,
     /// Blocks.
     capacity: u64,
-    /// Longest plain command in bytes; 0: none is.
-    reads: u64,
-    writes: u64,
+    /// Longest plain command in bytes, of reads and of writes; 0: none is.
+    most: [u64; 2],
+}
+
+/// Plain commands that have not been counted yet; of reads and of writes.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) commands: [u64; 2],
+    pub(crate) bytes: [u64; 2],
 }
 
 impl Judge {
@@ -47,50 +53,60 @@ impl Judge {
         Judge {
             block_shift: info.block_size().trailing_zeros(),
             capacity: unit.capacity().0,
-            reads: if quiet { most } else { 0 },
-            writes: if quiet && writable { most } else { 0 },
+            most: [if quiet { most } else { 0 }, if quiet && writable { most } else { 0 }],
         }
     }
 
-    /// Judges a command with a buffer of one direction.
+    /// Judges a command with a buffer of one direction, by the first bytes of a CDB that is as long as its operation code says.
     #[inline]
-    pub(crate) fn plain(&self, cdb: &[u8], buffer: u64) -> Option<Plain> {
-        let (write, lba, blocks) = match *cdb {
-            // Reserved and group number bytes as the table of commands has them.
-            [code @ (0x28 | 0x2a), _, a, b, c, d, group, h, l, 0] if group & !0x3f == 0 => {
-                (code == 0x2a, u64::from(u32::from_be_bytes([a, b, c, d])), u32::from(u16::from_be_bytes([h, l])))
+    pub(crate) fn plain(&self, cdb: &[u8; 16], buffer: u64) -> Option<Plain> {
+        let [code, flags, ..] = *cdb;
+        // READ or WRITE (10) or (16). Reserved and group number bytes as the table of commands has them.
+        let (lba, blocks, group, control) = match (code & !2, *cdb) {
+            (0x28, [_, _, a, b, c, d, group, h, l, control, ..]) => {
+                (u64::from(u32::from_be_bytes([a, b, c, d])), u32::from(u16::from_be_bytes([h, l])), group, control)
             }
-            [code @ (0x88 | 0x8a), _, a, b, c, d, e, f, g, h, i, j, k, l, group, 0] if group & !0x3f == 0 => {
-                (code == 0x8a, u64::from_be_bytes([a, b, c, d, e, f, g, h]), u32::from_be_bytes([i, j, k, l]))
+            (0x88, [_, _, a, b, c, d, e, f, g, h, i, j, k, l, group, control]) => {
+                (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u32::from_be_bytes([i, j, k, l]), group, control)
             }
             _ => return None,
         };
+        let write = code & 2 != 0;
         // DPO is a hint; FUA of a read asks for what is read anyway.
         let tolerated = if write { 0x10 } else { 0x18 };
+        let special = (flags & !tolerated) | (group & !0x3f) | control;
         let (blocks, length) = (u64::from(blocks), u64::from(blocks) << self.block_shift);
-        let most = if write { self.writes } else { self.reads };
-        let within = lba.checked_add(blocks).is_some_and(|end| end <= self.capacity);
-        if cdb[1] & !tolerated != 0 || !within || length == 0 || length > most || length != buffer {
+        let within = blocks <= self.capacity && lba <= self.capacity - blocks;
+        if special != 0 || !within || length == 0 || length > self.most[usize::from(write)] || length != buffer {
             return None;
         }
-        let flags = if cdb[1] & 0x10 != 0 { abi::TCMU_REQ_DPO } else { 0 };
+        let flags = if flags & 0x10 != 0 { abi::TCMU_REQ_DPO } else { 0 };
         Some(Plain { write, flags, offset: lba << self.block_shift, length })
     }
 }
 
-impl Plain {
-    /// Counts it, as [`super::begin`] would.
+impl Tally {
     #[inline]
-    pub(crate) fn count(&self, unit: &mut Unit, judge: &Judge) {
-        let (commands, blocks) = if self.write {
-            (&mut unit.statistics.writes, &mut unit.statistics.blocks_written)
-        } else {
-            (&mut unit.statistics.reads, &mut unit.statistics.blocks_read)
-        };
-        *commands += 1;
-        *blocks += self.length >> judge.block_shift;
+    pub(crate) fn add(&mut self, plain: &Plain) {
+        let kind = usize::from(plain.write);
+        self.commands[kind] += 1;
+        self.bytes[kind] += plain.length;
     }
 
+    /// Counts them, as [`super::begin`] would have, and starts anew. They were judged by `judge`.
+    pub(crate) fn count(&mut self, unit: &mut Unit, judge: &Judge) -> Tally {
+        let done = std::mem::take(self);
+        let ([reads, writes], [read, written]) = (done.commands, done.bytes.map(|bytes| bytes >> judge.block_shift));
+        let statistics = &mut unit.statistics;
+        statistics.reads += reads;
+        statistics.blocks_read += read;
+        statistics.writes += writes;
+        statistics.blocks_written += written;
+        done
+    }
+}
+
+impl Plain {
     /// The task that it would have had: for the rest of the engine, when its request failed.
     pub(crate) fn task(&self) -> Task {
         if self.write {
@@ -204,10 +220,12 @@ mod tests {
             let buffer = unsafe { Buffer::from_raw(segments.as_ptr(), 1) };
 
             let judge = Judge::of(&one);
-            let plain = judge.plain(&cdb, length as u64);
+            let plain = judge.plain(&std::array::from_fn(|n| cdb.get(n).copied().unwrap_or(0xff)), length as u64);
             let (task, step) = begin(&mut other, &cdb, &buffer);
             if let Some(plain) = plain {
-                plain.count(&mut one, &judge);
+                let mut tally = Tally::default();
+                tally.add(&plain);
+                tally.count(&mut one, &judge);
                 let op = if plain.write { abi::TCMU_OP_WRITE } else { abi::TCMU_OP_READ };
                 let Step::Submit(work) = step else { panic!("{plain:?}, but {step:?}") };
                 let data = WorkData::Command(plain.length as usize);

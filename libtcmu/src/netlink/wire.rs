@@ -64,6 +64,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Reads an event from a datagram; `None` if it isn't one of this family. Anything may be in it.
+    pub fn parse(datagram: &[u8], family: u16) -> Option<Event> {
+        parse(datagram, family)
+    }
+
     /// The id by which the kernel knows what is answered.
     pub fn device_id(&self) -> Option<u32> {
         self.device_id

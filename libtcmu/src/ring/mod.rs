@@ -8,7 +8,10 @@
 //! Nothing here is taken on trust: an offset or a length that doesn't fit is a [`RingError`], after which the ring refuses to go on.
 mod doorbell;
 mod entry;
+mod fetched;
+mod ids;
 pub mod layout;
+mod region;
 
 use std::{
     fmt,
@@ -16,9 +19,11 @@ use std::{
 };
 
 pub use doorbell::{Doorbell, Gone};
-use entry::Entry;
+pub use fetched::{CommandId, Fetched};
+use ids::Ids;
 pub use layout::MailboxFlags;
 use layout::{header, mailbox, op, request, response, tmr, uflag};
+use region::{Header, Place, Region, half};
 
 use crate::mapping::{Mapping, OutOfMapping};
 
@@ -39,6 +44,8 @@ pub enum RingError {
     Index { name: &'static str, value: u32, size: u32 },
     #[error("the entry at {at} says it is {len} bytes long, where {room} are left")]
     EntryLength { at: u32, len: u32, room: u32 },
+    #[error("the entry at {at} is {len} bytes long, which is too short for one")]
+    EntryShort { at: u32, len: u32 },
     #[error("the entry at {at} of {len} bytes cannot hold its {iovecs} iovecs")]
     Iovecs { at: u32, len: u32, iovecs: u64 },
     #[error("the entry at {at}: {range}")]
@@ -49,73 +56,6 @@ pub enum RingError {
     Reset { found: u32, published: u32 },
     #[error("the ring was found broken before")]
     Poisoned,
-}
-
-/// A command in flight: the kernel's id, and which life of the ring it belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CommandId {
-    /// The kernel's `cmd_id`.
-    pub id: u16,
-    generation: u32,
-}
-
-/// A command as it was fetched: all that is needed of it, copied out of the ring. Reused, so that nothing is allocated in the long run.
-pub struct Fetched {
-    /// To complete it by.
-    pub id: CommandId,
-    cdb: [u8; MAX_CDB],
-    cdb_len: usize,
-    iovecs: Vec<libc::iovec>,
-    bidi: usize,
-    data_len: u64,
-}
-
-// SAFETY: the iovecs point into the mapping, which any thread may use; whoever holds a `Fetched` holds its ring's mapping too.
-unsafe impl Send for Fetched {}
-
-impl Default for Fetched {
-    fn default() -> Fetched {
-        Fetched {
-            id: CommandId { id: 0, generation: 0 },
-            cdb: [0; MAX_CDB],
-            cdb_len: 0,
-            iovecs: Vec::with_capacity(32),
-            bidi: 0,
-            data_len: 0,
-        }
-    }
-}
-
-impl Fetched {
-    /// The command descriptor block, as long as its operation code says (vendor specific ones: as long as the entry has room for, 16
-    /// at most).
-    #[inline]
-    pub fn cdb(&self) -> &[u8] {
-        &self.cdb[..self.cdb_len]
-    }
-
-    /// The data buffer: Data-In or Data-Out, or the Data-Out of a bidirectional command. Pointers into the mapping.
-    #[inline]
-    pub fn data(&self) -> &[libc::iovec] {
-        &self.iovecs[..self.iovecs.len() - self.bidi]
-    }
-
-    /// Bytes of the data buffer.
-    #[inline]
-    pub fn data_len(&self) -> u64 {
-        self.data_len
-    }
-
-    /// The Data-In buffer of a bidirectional command.
-    pub fn bidi(&self) -> &[libc::iovec] {
-        &self.iovecs[self.iovecs.len() - self.bidi..]
-    }
-}
-
-impl fmt::Debug for Fetched {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command {} {:02x?}, {} segments", self.id.id, self.cdb(), self.iovecs.len())
-    }
 }
 
 /// What [`Ring::next`] found.
@@ -160,33 +100,22 @@ pub enum Completed {
 
 /// The ring. Owned by one thread at a time.
 pub struct Ring {
-    map: Arc<Mapping>,
+    region: Region,
     flags: MailboxFlags,
-    offset: u32,
-    size: u32,
     /// Where the next entry is fetched.
-    fetch: u32,
+    fetch: Place,
     /// The mailbox's `cmd_head` as it was seen last: up to there are entries.
-    head: u32,
+    head: Place,
     /// Where the next response is written; ahead of the mailbox's `cmd_tail` by what isn't published.
-    tail: u32,
+    tail: Place,
     /// The mailbox's `cmd_tail`.
-    published: u32,
+    published: Place,
     generation: u32,
     in_flight: usize,
-    ids: Box<[u64; 1024]>,
-    /// How the kernel's side broke the rules; from then on nothing goes.
+    ids: Ids,
+    /// How the kernel's side broke the rules. From then on nothing goes: `fetch`, `head` and `tail` are where `published` is, so that
+    /// whoever wants an entry or a slot finds none, and looks here.
     broken: Option<RingError>,
-    /// A notification for [`Ring::next`] to return.
-    notice: Option<TaskManagement>,
-}
-
-/// What was found at the place where the next entry is; what there is to say of it is in the ring.
-enum Found {
-    Empty,
-    Command,
-    Notice,
-    Fault,
 }
 
 /// The kernel's side broke the rules, as `Ring::broken` says.
@@ -207,30 +136,17 @@ impl Ring {
         if !flags.contains(MailboxFlags::OUT_OF_ORDER) {
             return Err(RingError::InOrderOnly);
         }
-        let offset = u32::from_ne_bytes(map.load(mailbox::CMDR_OFF).map_err(short)?);
-        let size = u32::from_ne_bytes(map.load(mailbox::CMDR_SIZE).map_err(short)?);
-        let fits = u64::from(offset) + u64::from(size) <= map.len() as u64
-            && u64::from(offset) >= mailbox::SIZE
-            && size >= 2 * response::END
-            && offset.is_multiple_of(layout::ALIGN)
-            && size.is_multiple_of(layout::ALIGN);
-        if !fits {
-            return Err(RingError::Geometry { offset, size, map: map.len() as u64 });
-        }
         let mut ring = Ring {
-            map,
+            region: Region::new(map)?,
             flags,
-            offset,
-            size,
-            fetch: 0,
-            head: 0,
-            tail: 0,
-            published: 0,
+            fetch: Place::START,
+            head: Place::START,
+            tail: Place::START,
+            published: Place::START,
             generation: 0,
             in_flight: 0,
-            ids: Box::new([0; 1024]),
+            ids: Ids::new(),
             broken: None,
-            notice: None,
         };
         ring.start()?;
         Ok(ring)
@@ -241,14 +157,14 @@ impl Ring {
     pub fn reset(&mut self) -> Result<(), RingError> {
         self.generation = self.generation.wrapping_add(1);
         self.in_flight = 0;
-        self.ids.fill(0);
+        self.ids.clear();
         self.broken = None;
         self.start()
     }
 
     fn start(&mut self) -> Result<(), RingError> {
         let tail = self.mailbox(mailbox::CMD_TAIL, Ordering::Acquire);
-        self.index("cmd_tail", tail).map_err(|Fault| self.why())?;
+        let tail = self.index("cmd_tail", tail).map_err(|Fault| self.why())?;
         (self.fetch, self.head, self.tail, self.published) = (tail, tail, tail, tail);
         Ok(())
     }
@@ -256,17 +172,18 @@ impl Ring {
     /// An index in the mailbox, which is within the mapping since `attach`.
     #[inline]
     fn mailbox(&self, at: u64, order: Ordering) -> u32 {
-        self.map.load_u32(at, order).unwrap_or(u32::MAX)
+        self.mapping().load_u32(at, order).unwrap_or(u32::MAX)
     }
 
     /// What the kernel's side can do.
+    #[inline]
     pub fn flags(&self) -> MailboxFlags {
         self.flags
     }
 
     /// The shared memory.
     pub fn mapping(&self) -> &Arc<Mapping> {
-        &self.map
+        self.region.mapping()
     }
 
     /// Commands that were fetched and not completed.
@@ -277,148 +194,150 @@ impl Ring {
     /// Whether there is an entry to fetch.
     #[inline]
     pub fn has_entries(&self) -> bool {
-        self.mailbox(mailbox::CMD_HEAD, Ordering::Acquire) != self.fetch
+        self.mailbox(mailbox::CMD_HEAD, Ordering::Acquire) != self.fetch.get()
     }
 
     /// Fetches the next entry, a command into `into`.
     #[inline]
     pub fn next(&mut self, into: &mut Fetched) -> Result<Next, RingError> {
-        match self.find(into) {
-            Found::Command => Ok(Next::Command),
-            Found::Empty => Ok(Next::Empty),
-            Found::Notice => Ok(self.notice.take().map_or(Next::Empty, |notice| Next::TaskManagement(Box::new(notice)))),
-            Found::Fault => Err(self.why()),
-        }
+        if self.next_command(into) { Ok(Next::Command) } else { self.next_other(into) }
     }
 
-    #[inline]
-    fn find(&mut self, into: &mut Fetched) -> Found {
-        if self.broken.is_some() {
-            return Found::Fault;
+    /// Fetches the next entry if it is a command, and one of those that were seen when the mailbox was asked last. Otherwise
+    /// [`Ring::next_other`] knows what there is.
+    pub(crate) fn next_command(&mut self, into: &mut Fetched) -> bool {
+        if self.fetch == self.head {
+            return false;
         }
+        let header = self.region.header(self.fetch);
+        header.opcode() == op::CMD && self.fetch_command(header, into).is_ok()
+    }
+
+    /// As [`Ring::next`], for what is less frequent.
+    #[inline(never)]
+    pub(crate) fn next_other(&mut self, into: &mut Fetched) -> Result<Next, RingError> {
         loop {
-            let at = self.fetch;
-            if at == self.head {
-                let head = self.mailbox(mailbox::CMD_HEAD, Ordering::Acquire);
-                if head == at {
-                    return Found::Empty;
+            if self.fetch == self.head {
+                match self.look() {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Next::Empty),
+                    Err(Fault) => return Err(self.why()),
                 }
-                if self.index("cmd_head", head).is_err() {
-                    return Found::Fault;
-                }
-                self.head = head;
             }
-            if self.check_tail().is_err() {
-                return Found::Fault;
+            if self.next_command(into) {
+                return Ok(Next::Command);
             }
-            let room = if self.head > at { self.head - at } else { self.size - at };
-            // One load for all that is in the header.
-            let word = self.header(at);
-            let (opcode, len) = split(half(word, 0));
-            if len < header::SIZE || len > room {
-                self.fault(RingError::EntryLength { at, len, room });
-                return Found::Fault;
+            if self.broken.is_some() {
+                return Err(self.why());
             }
-            let found = match opcode {
-                op::CMD => match self.fetch_command(at, len, quarter(word, header::CMD_ID as usize), into) {
-                    Ok(()) => Found::Command,
-                    Err(Fault) => return Found::Fault,
-                },
-                op::PAD => Found::Empty,
-                op::TMR => match self.fetch_tmr(at, len) {
-                    Ok(notice) => {
-                        self.notice = Some(notice);
-                        Found::Notice
-                    }
-                    Err(Fault) => return Found::Fault,
-                },
-                _ => {
-                    // The kernel completes it with CHECK CONDITION when it sees the flag.
-                    let _ = self.map.write(self.place(at) + header::UFLAGS, &[uflag::UNKNOWN_OP]);
-                    Found::Empty
-                }
-            };
-            self.fetch = self.after(at, len);
-            if self.in_flight == 0 && self.skip().is_err() {
-                return Found::Fault;
-            }
-            if !matches!(found, Found::Empty) {
-                return found;
+            match self.fetch_other() {
+                Ok(None) => {}
+                Ok(Some(notice)) => return Ok(Next::TaskManagement(notice)),
+                Err(Fault) => return Err(self.why()),
             }
         }
     }
 
+    /// Asks the mailbox for the head, when all entries up to the last one are fetched; whether there are more.
+    fn look(&mut self) -> Result<bool, Fault> {
+        if self.broken.is_some() {
+            return Err(Fault);
+        }
+        let head = self.mailbox(mailbox::CMD_HEAD, Ordering::Acquire);
+        if head == self.fetch.get() {
+            return Ok(false);
+        }
+        let head = self.index("cmd_head", head)?;
+        self.check_tail()?;
+        self.head = head;
+        Ok(true)
+    }
+
     #[inline]
-    fn fetch_command(&mut self, at: u32, len: u32, id: u16, into: &mut Fetched) -> Result<(), Fault> {
-        let Some(entry) = Entry::new(&self.map, self.place(at), len) else {
+    fn fetch_command(&mut self, header: Header, into: &mut Fetched) -> Result<(), Fault> {
+        let at = self.fetch;
+        let Some(entry) = self.region.entry(at, header.len(), self.head) else {
             // A response must fit where the request was.
-            return Err(self.fault(RingError::EntryLength { at, len, room: response::END }));
+            return Err(self.misfit(at, header, self.head));
         };
         let (counts, cdb) = (entry.word::<{ request::IOV_CNT }>(), entry.word::<{ request::CDB_OFF }>());
         let (data, bidi) = (half(counts, 0), half(counts, 4));
         let count = u64::from(data) + u64::from(bidi);
-        let Some(iovecs) = entry.iovecs(request::IOV, count) else {
-            return Err(self.fault(RingError::Iovecs { at, len, iovecs: count }));
+        let Some(iovecs) = entry.iovecs::<{ request::IOV }>(count) else {
+            return Err(self.fault(RingError::Iovecs { at: at.get(), len: header.len(), iovecs: count }));
         };
+        let Some(cdb_len) = entry.cdb(cdb.wrapping_sub(self.region.offset(at)), &mut into.cdb) else {
+            return Err(self.outside(cdb, 0));
+        };
+        (into.cdb_len, into.bidi) = (cdb_len, bidi as usize);
         into.iovecs.clear();
-        // Data lies behind the ring; a buffer in it would let a read overwrite what decides.
-        let ring_end = u64::from(self.offset) + u64::from(self.size);
-        let mut outside = None;
         into.data_len = 0;
-        for (base, length) in iovecs {
-            match self.map.at(base as u64, length as u64) {
-                Ok(data) if base as u64 >= ring_end || length == 0 => {
-                    into.data_len += length as u64;
-                    into.iovecs.push(libc::iovec { iov_base: data.as_ptr().cast(), iov_len: length });
-                }
-                _ => {
-                    outside = Some((base as u64, length as u64));
-                    break;
-                }
-            }
+        for [base, length] in iovecs {
+            let Some(data) = self.region.data(base, length) else {
+                return Err(self.outside(base as u64, length as u64));
+            };
+            into.data_len += length as u64;
+            into.iovecs.push(libc::iovec { iov_base: data.as_ptr().cast(), iov_len: length });
         }
-        let copied = cdb.checked_sub(self.place(at)).and_then(|offset| entry.cdb(offset, &mut into.cdb));
-        if let Some((offset, length)) = outside {
-            return Err(self.outside(at, offset, length));
-        }
-        into.bidi = bidi as usize;
-        if bidi > 0 {
+        if into.bidi > 0 {
             into.data_len = into.data().iter().map(|segment| segment.iov_len as u64).sum();
         }
-        let Some(length) = copied else { return Err(self.outside(at, cdb, 0)) };
-        into.cdb_len = length;
-        if self.mark(id) {
-            return Err(self.fault(RingError::DuplicateId { at, id }));
+        if !self.ids.add(header.id()) {
+            return Err(self.fault(RingError::DuplicateId { at: at.get(), id: header.id() }));
         }
         self.in_flight += 1;
-        into.id = CommandId { id, generation: self.generation };
+        into.id = CommandId { id: header.id(), generation: self.generation };
+        self.fetch = self.region.after(at, header);
         Ok(())
+    }
+
+    /// Fetches an entry that is no command: the notification that it may be.
+    #[cold]
+    fn fetch_other(&mut self) -> Result<Option<Box<TaskManagement>>, Fault> {
+        let (at, header) = (self.fetch, self.region.header(self.fetch));
+        let len = header.len();
+        if len < header::SIZE || len > self.region.room(at, self.head) {
+            return Err(self.misfit(at, header, self.head));
+        }
+        let notice = match header.opcode() {
+            op::PAD => None,
+            op::TMR => Some(Box::new(self.fetch_tmr(at, len)?)),
+            _ => {
+                // The kernel completes it with CHECK CONDITION when it sees the flag.
+                let _ = self.mapping().write(self.region.offset(at) + header::UFLAGS, &[uflag::UNKNOWN_OP]);
+                None
+            }
+        };
+        self.fetch = self.region.after(at, header);
+        if self.in_flight == 0 {
+            self.skip()?;
+        }
+        Ok(notice)
     }
 
     /// Nobody but us stores `cmd_tail`, except a reset of the ring.
-    #[inline]
     fn check_tail(&mut self) -> Result<(), Fault> {
-        let found = self.mailbox(mailbox::CMD_TAIL, Ordering::Relaxed);
-        if found != self.published {
-            return Err(self.fault(RingError::Reset { found, published: self.published }));
+        let (found, published) = (self.mailbox(mailbox::CMD_TAIL, Ordering::Relaxed), self.published.get());
+        if found != published {
+            return Err(self.fault(RingError::Reset { found, published }));
         }
         Ok(())
     }
 
-    fn fetch_tmr(&mut self, at: u32, len: u32) -> Result<TaskManagement, Fault> {
-        let place = self.place(at);
+    fn fetch_tmr(&mut self, at: Place, len: u32) -> Result<TaskManagement, Fault> {
+        let place = self.region.offset(at);
         if u64::from(len) < tmr::CMD_IDS {
-            return Err(self.fault(RingError::EntryLength { at, len, room: tmr::CMD_IDS as u32 }));
+            return Err(self.fault(RingError::EntryShort { at: at.get(), len }));
         }
-        let [kind] = self.map.load(place + tmr::TYPE).unwrap_or_default();
-        let count = u32::from_ne_bytes(self.map.load(place + tmr::CMD_CNT).unwrap_or_default());
+        let [kind] = self.mapping().load(place + tmr::TYPE).unwrap_or_default();
+        let count = u32::from_ne_bytes(self.mapping().load(place + tmr::CMD_CNT).unwrap_or_default());
         if tmr::CMD_IDS + 2 * u64::from(count) > u64::from(len) {
-            return Err(self.fault(RingError::EntryLength { at, len, room: count.saturating_mul(2) }));
+            return Err(self.fault(RingError::EntryShort { at: at.get(), len }));
         }
         let mut commands = Vec::new();
         for n in 0..u64::from(count) {
-            let id = u16::from_ne_bytes(self.map.load(place + tmr::CMD_IDS + 2 * n).unwrap_or_default());
-            if self.is_marked(id) {
+            let id = u16::from_ne_bytes(self.mapping().load(place + tmr::CMD_IDS + 2 * n).unwrap_or_default());
+            if self.ids.contains(id) {
                 commands.push(CommandId { id, generation: self.generation });
             }
         }
@@ -426,9 +345,9 @@ impl Ring {
     }
 
     /// Writes a command's response over the slot at the tail. The kernel sees it after [`Ring::publish`] and a kick.
-    #[inline]
+    #[inline(always)]
     pub fn complete(&mut self, command: CommandId, done: &Completion<'_>) -> Result<Completed, RingError> {
-        if command.generation != self.generation || !self.is_marked(command.id) {
+        if command.generation != self.generation || !self.ids.remove(command.id) {
             return Ok(Completed::Stale);
         }
         match self.respond(command.id, done) {
@@ -437,144 +356,102 @@ impl Ring {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn respond(&mut self, id: u16, done: &Completion<'_>) -> Result<(), Fault> {
-        if self.broken.is_some() {
-            return Err(Fault);
+        let mut header = self.region.header(self.tail);
+        if self.tail == self.fetch || header.opcode() != op::CMD {
+            header = self.skip()?.ok_or_else(|| self.no_slot())?;
         }
-        let len = self.skip()?;
         let at = self.tail;
-        let room = self.size - at;
-        let Some(entry) = Entry::new(&self.map, self.place(at), len).filter(|_| len <= room) else {
-            return Err(self.fault(RingError::EntryLength { at, len, room }));
+        let Some(entry) = self.region.entry(at, header.len(), Place::START) else {
+            return Err(self.misfit(at, header, Place::START));
         };
         let (uflags, read_len) = match done.read_len {
             Some(length) if self.flags.contains(MailboxFlags::READ_LEN) => (uflag::READ_LEN, length),
             _ => (0, 0),
         };
         entry.respond(id, uflags, done.status, read_len, done.sense);
-        self.unmark(id);
+        self.tail = self.region.after(at, header);
         self.in_flight -= 1;
-        self.tail = self.after(at, len);
         if self.in_flight == 0 {
             self.skip()?;
         }
         Ok(())
     }
 
-    /// Moves the tail over entries that take no response, to one that takes one: its length, or 0 if there is none.
-    #[inline]
-    fn skip(&mut self) -> Result<u32, Fault> {
+    /// Moves the tail over entries that take no response, to one that takes one: its header, if there is one.
+    #[inline(never)]
+    fn skip(&mut self) -> Result<Option<Header>, Fault> {
         while self.tail != self.fetch {
-            let at = self.tail;
-            let (opcode, len) = split(half(self.header(at), 0));
-            if opcode == op::CMD {
-                return Ok(len);
+            let (at, header) = (self.tail, self.region.header(self.tail));
+            if header.opcode() == op::CMD {
+                return Ok(Some(header));
             }
-            if len < header::SIZE || len > self.size - at {
-                return Err(self.fault(RingError::EntryLength { at, len, room: self.size - at }));
+            if header.len() < header::SIZE || header.len() > self.region.room(at, Place::START) {
+                return Err(self.misfit(at, header, Place::START));
             }
-            self.tail = self.after(at, len);
+            self.tail = self.region.after(at, header);
         }
-        Ok(0)
+        Ok(None)
     }
 
     /// Shows the kernel all responses so far: one release of `cmd_tail`. Whether there was any, and so a kick is due.
     #[inline]
     pub fn publish(&mut self) -> bool {
-        if self.tail == self.published || self.broken.is_some() || self.check_tail().is_err() {
+        if self.tail == self.published || self.check_tail().is_err() {
             return false;
         }
         self.published = self.tail;
         // The mailbox is within the mapping since `attach`.
-        self.map.store_u32(mailbox::CMD_TAIL, self.tail, Ordering::Release).is_ok()
+        self.mapping().store_u32(mailbox::CMD_TAIL, self.tail.get(), Ordering::Release).is_ok()
     }
 
-    /// The first word of the entry at a place that was checked: the ring is within the mapping, and entries are multiples of 8.
-    #[inline]
-    fn header(&self, at: u32) -> u64 {
-        self.map.load_u64(self.place(at)).unwrap_or(0)
+    fn index(&mut self, name: &'static str, value: u32) -> Result<Place, Fault> {
+        let size = self.region.size();
+        self.region.place(value).ok_or_else(|| self.fault(RingError::Index { name, value, size }))
     }
 
-    #[inline]
-    fn index(&mut self, name: &'static str, value: u32) -> Result<(), Fault> {
-        if value >= self.size || !value.is_multiple_of(layout::ALIGN) {
-            return Err(self.fault(RingError::Index { name, value, size: self.size }));
-        }
-        Ok(())
+    /// There are fewer slots than commands in flight: the kernel's side changed entries that it had handed out.
+    #[cold]
+    fn no_slot(&mut self) -> Fault {
+        let at = self.tail.get();
+        if self.broken.is_some() { Fault } else { self.fault(RingError::EntryLength { at, len: response::END, room: 0 }) }
+    }
+
+    /// An entry is too short, or too long for the room that it has up to `end`.
+    #[cold]
+    #[inline(never)]
+    fn misfit(&mut self, at: Place, header: Header, end: Place) -> Fault {
+        let (len, room) = (header.len(), self.region.room(at, end));
+        let at = at.get();
+        self.fault(if len > room { RingError::EntryLength { at, len, room } } else { RingError::EntryShort { at, len } })
     }
 
     #[cold]
     #[inline(never)]
     fn fault(&mut self, error: RingError) -> Fault {
         self.broken = Some(error);
+        (self.fetch, self.head, self.tail) = (self.published, self.published, self.published);
         Fault
     }
 
     #[cold]
     #[inline(never)]
-    fn outside(&mut self, at: u32, offset: u64, len: u64) -> Fault {
-        let range = OutOfMapping { offset, len, map: self.map.len() as u64 };
-        self.fault(RingError::Range { at, range })
+    fn outside(&mut self, offset: u64, len: u64) -> Fault {
+        let (at, map) = (self.fetch.get(), self.mapping().len() as u64);
+        self.fault(RingError::Range { at, range: OutOfMapping { offset, len, map } })
     }
 
     /// What is wrong; told once, after that only that something was.
     #[cold]
+    #[inline(never)]
     fn why(&mut self) -> RingError {
         self.broken.replace(RingError::Poisoned).unwrap_or(RingError::Poisoned)
     }
-
-    /// The offset in the mapping of a place in the ring.
-    #[inline]
-    fn place(&self, at: u32) -> u64 {
-        u64::from(self.offset) + u64::from(at)
-    }
-
-    #[inline]
-    fn after(&self, at: u32, len: u32) -> u32 {
-        let next = at + len;
-        if next >= self.size { 0 } else { next }
-    }
-
-    /// Marks an id as in flight; whether it was already.
-    fn mark(&mut self, id: u16) -> bool {
-        let (word, bit) = (usize::from(id >> 6), 1u64 << (id & 63));
-        let was = self.ids[word] & bit != 0;
-        self.ids[word] |= bit;
-        was
-    }
-
-    fn unmark(&mut self, id: u16) {
-        self.ids[usize::from(id >> 6)] &= !(1 << (id & 63));
-    }
-
-    fn is_marked(&self, id: u16) -> bool {
-        self.ids[usize::from(id >> 6)] & 1 << (id & 63) != 0
-    }
-}
-
-/// Opcode and length.
-#[inline]
-fn split(len_op: u32) -> (u32, u32) {
-    (len_op & op::MASK, len_op & !op::MASK)
-}
-
-/// The 32-bit field at this byte of a word as it is in memory.
-#[inline]
-fn half(word: u64, at: usize) -> u32 {
-    let bytes = word.to_ne_bytes();
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// The 16-bit field at this byte of a word as it is in memory.
-#[inline]
-fn quarter(word: u64, at: usize) -> u16 {
-    let bytes = word.to_ne_bytes();
-    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ring(fetch {}, tail {}, {} in flight)", self.fetch, self.tail, self.in_flight)
+        write!(f, "Ring(fetch {}, tail {}, {} in flight)", self.fetch.get(), self.tail.get(), self.in_flight)
     }
 }

@@ -25,7 +25,8 @@ pub(super) struct Command {
     segments: Vec<libc::iovec>,
     /// It needs no task.
     pub(super) plain: Option<Plain>,
-    pub(super) in_use: bool,
+    /// 0: free. Else it is in use; [`DeviceServer::grow_older`](super::DeviceServer) counts up for how many of its calls.
+    pub(super) age: u8,
     /// Its entry on the ring is completed; what it began goes on.
     pub(super) detached: bool,
     /// Where another thread puts what it found out.
@@ -44,7 +45,7 @@ impl Command {
             task: None,
             plain: None,
             segments: Vec::new(),
-            in_use: false,
+            age: 0,
             detached: false,
             answer: None,
             returned: None,
@@ -138,6 +139,12 @@ impl Command {
         (request.iov, request.iov_count) = (iov, count as u32);
         request.result = 0;
         slot.arm()
+    }
+
+    /// A plain command's request failed: it gets the task that it lacked.
+    #[cold]
+    pub(super) fn plain_failed(&mut self) {
+        self.task = self.plain.take().map(|plain| plain.task());
     }
 
     /// A request that no handler gets: another thread completes it when it has found something out.

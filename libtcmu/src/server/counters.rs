@@ -22,6 +22,8 @@ pub struct Counters {
     pub batches: u64,
     /// System calls that told the kernel of completions.
     pub kicks: u64,
+    /// For how many calls of [`Server::grow_older`](super::Server::grow_older) the oldest command has been in flight.
+    pub oldest: u64,
 }
 
 macro_rules! cells {
@@ -38,7 +40,7 @@ macro_rules! cells {
     };
 }
 
-cells!(commands, reads, writes, bytes_read, bytes_written, errors, in_flight, batches, kicks);
+cells!(commands, reads, writes, bytes_read, bytes_written, errors, in_flight, batches, kicks, oldest);
 
 #[derive(Debug, Default)]
 pub(super) struct Cell(AtomicU64);

@@ -25,7 +25,7 @@ use super::{
     waker::Waker,
 };
 use crate::{
-    engine::{self, Judge, Outcome, Step, Target, Unit, Work},
+    engine::{self, Judge, Outcome, Step, Tally, Target, Unit, Work},
     mapping::Mapping,
     ring::{Doorbell, Gone, Next, Ring, RingError, TaskManagement},
 };
@@ -111,6 +111,8 @@ pub struct DeviceServer {
     unit: Unit,
     /// What plain commands are judged by.
     judge: Judge,
+    /// Plain commands of this turn that the counters don't have yet.
+    tally: Tally,
     shared: Arc<Shared>,
     device: Arc<OpenDevice>,
     lane: Option<Arc<Lane>>,
@@ -170,6 +172,7 @@ impl DeviceServer {
             bell: Doorbell::new(attach.uio),
             unit: Unit::new(*device.info(), attach.hw_max_sectors, attach.target),
             judge: Judge::default(),
+            tally: Tally::default(),
             shared: Arc::new(Shared::new(waker, pool, key, lane.is_none())),
             name: attach.name,
             device,
@@ -245,7 +248,7 @@ impl DeviceServer {
                 self.in_flight += 1;
                 let command = &mut self.commands[index];
                 command.detach();
-                (command.in_use, command.piece, command.task) = (true, Some(piece), Some(task));
+                (command.age, command.piece, command.task) = (1, Some(piece), Some(task));
                 self.submit_in_turn(index, work);
             }
         }
@@ -259,6 +262,19 @@ impl DeviceServer {
     /// Takes no more entries from the ring (or goes on with it).
     pub fn stop_fetching(&mut self, stop: bool) {
         self.stopping = stop;
+    }
+
+    /// Counts up how old the commands in flight are, and tells for how many calls the oldest one has been there. What goes on after its
+    /// command was answered does not count.
+    pub(super) fn grow_older(&mut self) {
+        let mut oldest = 0;
+        if self.in_flight > 0 {
+            for command in self.commands.iter_mut().filter(|command| command.age > 0 && !command.detached) {
+                command.age = command.age.saturating_add(1);
+                oldest = oldest.max(command.age - 1);
+            }
+        }
+        self.counters.oldest.set(u64::from(oldest));
     }
 
     /// Whether no command is in flight.
@@ -291,32 +307,30 @@ impl DeviceServer {
 
     /// A turn without a look at the descriptor: after completions came back.
     pub(super) fn work(&mut self) -> Result<Turn, ServeError> {
-        let shared = self.shared.clone();
-        shared.serving(|| {
-            self.pieces = PIECES;
-            self.judge_anew();
-            while self.pieces > 0
-                && let Some((index, work)) = self.later.pop_front()
-            {
-                self.pieces -= 1;
-                self.submit(index, work);
-            }
-            let mut taken = 0;
-            while taken < TURN && !self.stopping && self.fetch()? {
-                taken += 1;
-            }
-            self.settle()?;
-            if self.ring.publish() {
-                self.counters.kicks.add(1);
-                self.bell.kick()?;
-            }
-            self.taken = self.taken.saturating_add(taken as u32);
-            if taken > 0 {
-                self.counters.batches.add(1);
-            }
-            self.counters.in_flight.set(self.in_flight as u64);
-            Ok(if taken == TURN || !self.later.is_empty() { Turn::More } else { Turn::Idle })
-        })
+        let _serving = self.shared.serve();
+        self.pieces = PIECES;
+        self.judge_anew();
+        while self.pieces > 0
+            && let Some((index, work)) = self.later.pop_front()
+        {
+            self.pieces -= 1;
+            self.submit(index, work);
+        }
+        let taken = self.take_entries();
+        self.count_plain();
+        // What was taken goes to the handler and comes back, also from a ring that makes no sense any more.
+        self.settle()?;
+        let taken = taken?;
+        if self.ring.publish() {
+            self.counters.kicks.add(1);
+            self.bell.kick()?;
+        }
+        self.taken = self.taken.saturating_add(taken as u32);
+        if taken > 0 {
+            self.counters.batches.add(1);
+        }
+        self.counters.in_flight.set(self.in_flight as u64);
+        Ok(if taken == TURN || !self.later.is_empty() { Turn::More } else { Turn::Idle })
     }
 
     /// Entries that turns took since this was asked last.
@@ -328,52 +342,74 @@ impl DeviceServer {
     pub(super) fn take_back(&mut self, slot: *mut Slot) -> Result<(), ServeError> {
         // SAFETY: from the waker, so one of ours, completed, and in no other list now.
         let index = unsafe { (*slot).index };
-        self.completed(index)
+        self.came_back(index)
     }
 
-    /// Takes one entry; whether there was one.
-    fn fetch(&mut self) -> Result<bool, ServeError> {
-        let index = self.free_command();
-        let next = match self.ring.next(&mut self.commands[index].fetched) {
-            Ok(next) => next,
-            Err(error) => {
-                self.free.push(index);
-                return Err(error.into());
-            }
-        };
-        match next {
-            Next::Empty => {
-                self.free.push(index);
-                Ok(false)
-            }
-            Next::TaskManagement(notice) => {
-                self.free.push(index);
-                self.task_management(&notice)?;
-                Ok(true)
-            }
-            Next::Command => {
-                self.in_flight += 1;
-                self.counters.commands.add(1);
-                self.commands[index].in_use = true;
-                if self.begin_plain(index) {
-                    return Ok(true);
+    /// Takes what is on the ring, as far as a turn goes: how many entries.
+    #[inline(never)]
+    fn take_entries(&mut self) -> Result<usize, ServeError> {
+        let mut taken = 0;
+        while taken < TURN && !self.stopping {
+            let index = self.next_command();
+            let command = &mut *self.commands[index];
+            if !self.ring.next_command(&mut command.fetched) {
+                match self.ring.next_other(&mut command.fetched)? {
+                    Next::Command => {}
+                    Next::Empty => break,
+                    Next::TaskManagement(notice) => {
+                        self.task_management(&notice)?;
+                        taken += 1;
+                        continue;
+                    }
                 }
-                if self.unit.info().flags().contains(DeviceFlags::SCSI) {
-                    self.batch.push(self.commands[index].arm_cdb());
-                } else {
-                    self.begin(index)?;
-                }
-                Ok(true)
+            }
+            taken += 1;
+            command.age = 1;
+            self.free.pop();
+            self.in_flight += 1;
+            // Where a range is somebody's own, the engine's tasks tell whose.
+            if self.exclusive == 0
+                && let Some(plain) = plain::judge(&self.judge, &command.fetched)
+            {
+                self.tally.add(&plain);
+                self.batch.push(command.arm_plain(plain));
+            } else {
+                self.begin_other(index)?;
             }
         }
+        Ok(taken)
+    }
+
+    /// A command that is free, and still in the list of those: the last one.
+    #[inline]
+    fn next_command(&mut self) -> usize {
+        if let Some(index) = self.free.last() {
+            return *index;
+        }
+        let index = self.commands.len();
+        self.commands.push(Command::new(Arc::as_ptr(&self.shared), index));
+        self.free.push(index);
+        index
     }
 
     /// A command that is free, from now on not in the list of those.
     fn free_command(&mut self) -> usize {
-        self.free.pop().unwrap_or_else(|| {
-            self.commands.push(Command::new(Arc::as_ptr(&self.shared), self.commands.len()));
-            self.commands.len() - 1
-        })
+        let index = self.next_command();
+        self.free.pop();
+        index
+    }
+
+    /// Begins a command that is not plain.
+    #[inline(never)]
+    fn begin_other(&mut self, index: usize) -> Result<(), ServeError> {
+        self.counters.commands.add(1);
+        if self.unit.info().flags().contains(DeviceFlags::SCSI) {
+            self.batch.push(self.commands[index].arm_cdb());
+            return Ok(());
+        }
+        // It may ask for what is counted.
+        self.count_plain();
+        self.begin(index)
     }
 
     /// Lets the engine judge a command.
@@ -402,7 +438,10 @@ impl DeviceServer {
             }
             Step::Detach(detached) => {
                 let (outcome, work) = *detached;
-                self.detach(index, outcome)?;
+                if let Err(error) = self.detach(index, outcome) {
+                    self.release(index);
+                    return Err(error);
+                }
                 self.submit_in_turn(index, work);
                 Ok(())
             }
@@ -436,21 +475,27 @@ impl DeviceServer {
             }
             _ => false,
         };
-        (0..self.commands.len()).any(|other| other != index && self.commands[other].in_use && overlaps(other))
+        (0..self.commands.len()).any(|other| other != index && self.commands[other].age > 0 && overlaps(other))
     }
 
     /// Lets those go on that waited for a range.
+    #[inline]
     fn retry_waiting(&mut self) {
+        if !self.waiting.is_empty() {
+            self.retry_all_waiting();
+        }
+    }
+
+    #[cold]
+    fn retry_all_waiting(&mut self) {
         for _ in 0..self.waiting.len() {
             let Some((index, work)) = self.waiting.pop_front() else { return };
             // A waiting command neither waits for itself nor for those behind it.
             let behind: Vec<usize> = self.waiting.iter().map(|(index, _)| *index).collect();
-            for other in &behind {
-                self.commands[*other].in_use = false;
-            }
+            let ages: Vec<u8> = behind.iter().map(|other| std::mem::take(&mut self.commands[*other].age)).collect();
             let wait = self.must_wait(index);
-            for other in &behind {
-                self.commands[*other].in_use = true;
+            for (other, age) in behind.iter().zip(ages) {
+                self.commands[*other].age = age;
             }
             if wait {
                 self.waiting.push_front((index, work));
@@ -469,24 +514,28 @@ impl DeviceServer {
     }
 
     /// Hands the batch to the handler and takes what it completed at once, until there is nothing left of either.
+    #[inline(never)]
     fn settle(&mut self) -> Result<(), ServeError> {
+        let mut outcome = Ok(());
         loop {
             if !self.batch.is_empty() {
                 match &self.lane {
                     // SAFETY: armed slots of this device, on the thread that serves it.
                     None => unsafe { self.device.submit(&self.batch) },
-                    Some(lane) => self.batch.iter().for_each(|request| self.shared.pool.submit(lane, *request)),
+                    Some(lane) => self.shared.pool.submit(lane, &self.batch),
                 }
                 self.batch.clear();
             }
             let mut slot = self.shared.take_local();
             if slot.is_null() && self.batch.is_empty() {
-                return Ok(());
+                return outcome;
             }
             while !slot.is_null() {
                 // SAFETY: completed on this thread, so one of ours.
                 let (index, next) = unsafe { ((*slot).index, (*slot).next) };
-                self.completed(index)?;
+                if let Err(error) = self.came_back(index) {
+                    outcome = Err(error);
+                }
                 slot = next;
             }
         }
@@ -502,7 +551,7 @@ impl DeviceServer {
         }
         for index in 0..self.commands.len() {
             let command = &self.commands[index];
-            if !command.in_use || command.detached || !notice.commands.contains(&command.fetched.id) {
+            if command.age == 0 || command.detached || !notice.commands.contains(&command.fetched.id) {
                 continue;
             }
             if command.task.as_ref().is_some_and(engine::Task::survives_abort) {

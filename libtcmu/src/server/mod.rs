@@ -106,6 +106,12 @@ impl Server {
         Ok(Server(Arc::new(Threads { reactors, pool, neighbours: Arc::default() })))
     }
 
+    /// Makes every command in flight one call older: called at regular intervals, [`Counters::oldest`] tells in these how long the oldest
+    /// command of a device takes. Never blocks, whatever handlers do.
+    pub fn grow_older(&self) {
+        self.0.reactors.iter().for_each(|reactor| reactor.grow_older());
+    }
+
     /// The services to load plugins and embed devices with; the same for all servers of a process.
     pub fn services() -> &'static abi::tcmu_host {
         io::services()
@@ -171,9 +177,12 @@ impl Attached {
         *self.info.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was done so far.
+    /// What was done so far. Never blocks.
     pub fn counters(&self) -> Counters {
-        self.counters.read()
+        let mut counters = self.counters.read();
+        // A handler that keeps the serving thread keeps it from counting too.
+        counters.oldest += u64::from(self.reactor.is_late());
+        counters
     }
 
     /// Lines of `key=value` from the handler about the device's state.

@@ -30,6 +30,7 @@ unsafe impl Send for Job {}
 /// A device whose handler may block: how many of its requests run at a time.
 pub(super) struct Lane {
     pub(super) device: Arc<OpenDevice>,
+    /// `usize::MAX`: as many as there are threads; nothing is counted then.
     limit: usize,
     state: Mutex<LaneState>,
 }
@@ -48,6 +49,29 @@ impl Lane {
     pub(super) fn new(device: Arc<OpenDevice>, limit: usize) -> Arc<Lane> {
         Arc::new(Lane { device, limit: limit.max(1), state: Mutex::default() })
     }
+
+    /// How many of these requests may run now, the first ones; the others wait.
+    fn admit(&self, requests: &[*mut abi::tcmu_request]) -> usize {
+        if self.limit == usize::MAX {
+            return requests.len();
+        }
+        let mut state = lock(&self.state);
+        let now = requests.len().min(self.limit - state.running);
+        state.running += now;
+        state.waiting.extend(&requests[now..]);
+        now
+    }
+
+    /// A request ended; the one that may run in its place.
+    fn ended(&self) -> Option<*mut abi::tcmu_request> {
+        if self.limit == usize::MAX {
+            return None;
+        }
+        let mut state = lock(&self.state);
+        let next = state.waiting.pop_front();
+        state.running -= usize::from(next.is_none());
+        next
+    }
 }
 
 /// The worker threads.
@@ -60,7 +84,19 @@ pub struct Pool {
 struct Queue {
     jobs: VecDeque<Job>,
     idle: usize,
+    /// An idle thread was woken, and hasn't come yet.
+    coming: bool,
     stopping: bool,
+}
+
+impl Queue {
+    /// Whether to wake a thread. One comes at a time, and wakes the next one if there is something left to do by then: short jobs are
+    /// done by few threads, none of which is woken for nothing or has to wait for the others; long ones by as many as there are.
+    fn wakes(&mut self) -> bool {
+        let wakes = !self.coming && self.idle > 0 && !self.jobs.is_empty();
+        self.coming |= wakes;
+        wakes
+    }
 }
 
 impl std::fmt::Debug for Pool {
@@ -77,7 +113,7 @@ impl Pool {
     /// Starts the threads.
     pub fn start(threads: usize) -> io::Result<Arc<Pool>> {
         let pool = Arc::new(Pool {
-            queue: Mutex::new(Queue { jobs: VecDeque::with_capacity(256), idle: 0, stopping: false }),
+            queue: Mutex::new(Queue { jobs: VecDeque::with_capacity(256), idle: 0, coming: false, stopping: false }),
             ready: Condvar::new(),
             threads: Mutex::default(),
         });
@@ -99,32 +135,34 @@ impl Pool {
     }
 
     pub(super) fn push(&self, job: Job) {
+        self.push_all([job]);
+    }
+
+    fn push_all(&self, jobs: impl IntoIterator<Item = Job>) {
         let mut queue = lock(&self.queue);
-        queue.jobs.push_back(job);
-        let wake = queue.idle > 0;
+        queue.jobs.extend(jobs);
+        let wake = queue.wakes();
         drop(queue);
         if wake {
             self.ready.notify_one();
         }
     }
 
-    /// Submits a request to a handler that may block.
-    pub(super) fn submit(&self, lane: &Arc<Lane>, request: *mut abi::tcmu_request) {
-        let mut state = lock(&lane.state);
-        if state.running < lane.limit {
-            state.running += 1;
-            drop(state);
-            self.push(Job::Submit(lane.clone(), request));
-        } else {
-            state.waiting.push_back(request);
-        }
+    /// Submits requests to a handler that may block, in this order.
+    pub(super) fn submit(&self, lane: &Arc<Lane>, requests: &[*mut abi::tcmu_request]) {
+        let now = lane.admit(requests);
+        self.push_all(requests[..now].iter().map(|request| Job::Submit(lane.clone(), *request)));
     }
 
     fn work(&self) {
         let mut queue = lock(&self.queue);
         loop {
             if let Some(job) = queue.jobs.pop_front() {
+                let wake = queue.wakes();
                 drop(queue);
+                if wake {
+                    self.ready.notify_one();
+                }
                 match job {
                     Job::Submit(lane, request) => run_lane(&lane, request),
                     Job::Io(request, io) => super::io::run(request, io),
@@ -136,23 +174,18 @@ impl Pool {
                 queue.idle += 1;
                 queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 queue.idle -= 1;
+                queue.coming = false;
             }
         }
     }
 }
 
 /// Runs a request and those that wait behind it.
-fn run_lane(lane: &Lane, mut request: *mut abi::tcmu_request) {
-    loop {
+fn run_lane(lane: &Lane, request: *mut abi::tcmu_request) {
+    let mut next = Some(request);
+    while let Some(request) = next {
         // SAFETY: armed by the device server for this device; worker threads are what its thread model asks for.
         unsafe { lane.device.submit(&[request]) };
-        let mut state = lock(&lane.state);
-        match state.waiting.pop_front() {
-            Some(next) => request = next,
-            None => {
-                state.running -= 1;
-                return;
-            }
-        }
+        next = lane.ended();
     }
 }

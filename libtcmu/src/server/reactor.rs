@@ -5,7 +5,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
@@ -34,6 +34,8 @@ pub(super) enum Message {
     /// Run this with the device, if it is there.
     With(usize, Box<dyn FnOnce(&mut DeviceServer) + Send>),
     Quit,
+    /// Look how old the commands of all devices are.
+    GrowOlder,
     /// A piece of another device's copy.
     Piece(usize, Piece),
 }
@@ -43,6 +45,8 @@ pub(super) struct Reactor {
     pub(super) waker: Arc<Waker>,
     messages: Mutex<VecDeque<Message>>,
     pub(super) devices: AtomicUsize,
+    /// Calls of [`Reactor::grow_older`] since the thread did it last.
+    behind: AtomicU32,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -56,6 +60,7 @@ impl Reactor {
             waker: Arc::new(Waker::new()?),
             messages: Mutex::default(),
             devices: AtomicUsize::new(0),
+            behind: AtomicU32::new(0),
             thread: Mutex::default(),
         });
         let (started, outcome) = mpsc::channel();
@@ -78,6 +83,18 @@ impl Reactor {
     pub(super) fn send(&self, message: Message) {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
         self.waker.wake();
+    }
+
+    /// Lets the thread look how old commands are, unless it has not done so since it was asked last: a handler may keep it.
+    pub(super) fn grow_older(&self) {
+        if self.behind.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.send(Message::GrowOlder);
+        }
+    }
+
+    /// How many calls of [`Reactor::grow_older`] the thread is late by; 1 is none.
+    pub(super) fn is_late(&self) -> u32 {
+        self.behind.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     pub(super) fn stop(&self) {
@@ -267,6 +284,10 @@ impl Serving {
             match message {
                 None => return true,
                 Some(Message::Quit) => return false,
+                Some(Message::GrowOlder) => {
+                    self.devices.values_mut().for_each(|served| served.server.grow_older());
+                    self.reactor.behind.store(0, Ordering::Relaxed);
+                }
                 Some(Message::Add(key, server, on_failure, added)) => {
                     if let Err(error) = self.waiter.add(server.uio(), key as u64) {
                         let _ = added.send(Err(ServeError::System(error)));
@@ -310,7 +331,9 @@ impl Serving {
 }
 
 fn fail(served: &mut Served, error: &ServeError) {
-    served.failed = true;
+    if std::mem::replace(&mut served.failed, true) {
+        return;
+    }
     served.server.stop_fetching(true);
     tracing::error!(device = served.server.name(), %error, "the device cannot be served any more");
     if let Some(on_failure) = served.on_failure.take() {

@@ -34,7 +34,7 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 thread_local! {
-    /// The device that this thread serves at the moment.
+    /// The device that this thread serves at the moment. Only ever compared.
     static CURRENT: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
@@ -43,16 +43,9 @@ impl Shared {
         Shared { waker, pool, key, inline, reads: AtomicU8::new(0), writes: AtomicU8::new(0), local: Cell::new(ptr::null_mut()) }
     }
 
-    /// Runs `serve` as the thread that serves this device.
-    pub(super) fn serving<R>(&self, serve: impl FnOnce() -> R) -> R {
-        struct Leave(*const Shared);
-        impl Drop for Leave {
-            fn drop(&mut self) {
-                CURRENT.set(self.0);
-            }
-        }
-        let _leave = Leave(CURRENT.replace(self));
-        serve()
+    /// The calling thread serves this device until the guard is dropped.
+    pub(super) fn serve(&self) -> Serving {
+        Serving { before: CURRENT.replace(self) }
     }
 
     /// Whether the calling thread serves this device at the moment.
@@ -64,6 +57,17 @@ impl Shared {
     pub(super) fn take_local(&self) -> *mut Slot {
         debug_assert!(self.is_served_here());
         self.local.replace(ptr::null_mut())
+    }
+}
+
+/// The calling thread serves a device.
+pub(super) struct Serving {
+    before: *const Shared,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        CURRENT.set(self.before);
     }
 }
 
@@ -124,7 +128,8 @@ impl Slot {
         self.request.sense = self.sense.as_mut_ptr();
         self.request.sense_length = 0;
         self.state.store(state::SUBMITTED, Ordering::Relaxed);
-        &raw mut self.request
+        // Of the whole slot, since `complete` goes from the request to the slot.
+        ptr::from_mut(self).cast()
     }
 }
 
@@ -153,7 +158,10 @@ unsafe extern "C" fn complete(request: *mut abi::tcmu_request, status: i32) {
         if here {
             (*slot).next = shared.local.replace(slot);
         } else {
-            shared.waker.push_slot(slot);
+            // As soon as the slot is pushed its device may be completed, stopped and freed, and `shared` with it; but the waker is still
+            // needed to wake whoever sleeps.
+            let waker = shared.waker.clone();
+            waker.push_slot(slot);
         }
     }
 }

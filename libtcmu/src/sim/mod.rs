@@ -119,7 +119,7 @@ impl SimKernel {
         let data = Self::data_offset(&config);
         let map = Arc::new(Mapping::of_memory((data + config.pages as u64 * PAGE) as usize)?);
         let (fd, device) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
         let put = |at, bytes: &[u8]| map.write(at, bytes).map_err(io::Error::other);
         put(mailbox::VERSION, &layout::MAILBOX_VERSION.to_ne_bytes())?;
         put(mailbox::FLAGS, &config.flags.bits().to_ne_bytes())?;

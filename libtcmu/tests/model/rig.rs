@@ -249,7 +249,13 @@ impl Rig {
     /// Makes the unit ready again after a command that may have stopped it.
     fn recover(&mut self) -> Result<(), String> {
         for _ in 0..1000 {
-            let done = self.send(&[0; 6], Data::None)?;
+            let mut done = self.send(&[0; 6], Data::None)?;
+            if done.status == 0 {
+                // A unit whose format failed says that it is ready, and reads nothing.
+                let mut nothing = [0; 16];
+                nothing[0] = 0x88;
+                done = self.send(&nothing, Data::None)?;
+            }
             if done.status == 0 {
                 return Ok(());
             }

@@ -61,6 +61,21 @@ impl Control {
             (false, reason) => Err(zbus::fdo::Error::InvalidArgs(reason)),
         }
     }
+
+    /// Restarts a handler's hosts with the plugin that is on disk now, without an I/O error. Returns when that is done.
+    async fn restart_handler(&self, subtype: String) -> zbus::fdo::Result<()> {
+        done(self.0.ask(|reply| Question::RestartHandler { subtype, reply }).await?)
+    }
+
+    /// Reads the configuration again. With `exec` the daemon becomes the program that is on disk now, without a pause in I/O; this
+    /// returns before that happens.
+    async fn reload(&self, exec: bool) -> zbus::fdo::Result<()> {
+        done(self.0.ask(|reply| Question::Reload { exec, reply }).await?)
+    }
+}
+
+fn done((yes, reason): (bool, String)) -> zbus::fdo::Result<()> {
+    if yes { Ok(()) } else { Err(zbus::fdo::Error::Failed(reason)) }
 }
 
 /// The client's side.
@@ -82,4 +97,8 @@ pub trait Control {
     fn list_devices(&self) -> zbus::Result<Vec<HashMap<String, OwnedValue>>>;
     /// Logs more or less.
     fn set_log_level(&self, level: &str) -> zbus::Result<()>;
+    /// Restarts a handler's hosts with the plugin that is on disk now.
+    fn restart_handler(&self, subtype: &str) -> zbus::Result<()>;
+    /// Reads the configuration again; with `exec`, becomes the program that is on disk now.
+    fn reload(&self, exec: bool) -> zbus::Result<()>;
 }

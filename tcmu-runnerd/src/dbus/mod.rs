@@ -58,12 +58,30 @@ pub enum Question {
         /// Whether it is one, else what would be.
         reply: oneshot::Sender<(bool, String)>,
     },
+    /// Exchange a handler's hosts for ones with the plugin that is on disk now.
+    RestartHandler {
+        /// Which.
+        subtype: String,
+        /// Whether it was done, else why not.
+        reply: oneshot::Sender<(bool, String)>,
+    },
+    /// Read the configuration again.
+    Reload {
+        /// Become the program that is on disk now.
+        exec: bool,
+        /// Whether it is done (or about to be), else why not.
+        reply: oneshot::Sender<(bool, String)>,
+    },
 }
 
 impl Question {
     /// Answers a question that wants yes or no. One who does not wait any more is no error.
     pub fn answer_check(self, yes: bool, message: String) {
-        if let Question::CheckConfig { reply, .. } | Question::SetLogLevel { reply, .. } = self {
+        if let Question::CheckConfig { reply, .. }
+        | Question::SetLogLevel { reply, .. }
+        | Question::RestartHandler { reply, .. }
+        | Question::Reload { reply, .. } = self
+        {
             let _ = reply.send((yes, message));
         }
     }
@@ -196,7 +214,10 @@ mod tests {
             while let Ok(Happening::Bus(question)) = happened.recv() {
                 match &question {
                     Question::CheckConfig { config, .. } if config == "/right" => question.answer_check(true, "success".into()),
-                    Question::CheckConfig { .. } | Question::SetLogLevel { .. } => {
+                    Question::CheckConfig { .. }
+                    | Question::SetLogLevel { .. }
+                    | Question::RestartHandler { .. }
+                    | Question::Reload { .. } => {
                         question.answer_check(false, "the path is wrong".into());
                     }
                     Question::Handlers { .. } | Question::Devices { .. } => {
@@ -261,6 +282,8 @@ mod tests {
         assert_eq!(check("file//wrong"), (false, "the path is wrong".into()));
         assert!(!check("alloc/x").0, "another handler's string");
         assert!(!check("").0);
+        let long = format!("file/{}", "x".repeat(70_000));
+        assert_eq!(check(&long), (false, "a config string has at most 4096 bytes, this one has 70000".into()));
     }
 
     #[test]

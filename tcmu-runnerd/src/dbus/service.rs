@@ -20,6 +20,9 @@ const ROOT: &str = "/org/kernel/TCMUService1";
 /// The handlers' interface.
 const INTERFACE: &str = "org.kernel.TCMUService1";
 
+/// Most bytes of a config string: the kernel takes less (`TCMU_CONFIG_LEN`).
+const LONGEST_CONFIG: usize = 4096;
+
 /// Interfaces and properties of an object.
 type Interfaces = HashMap<String, HashMap<String, OwnedValue>>;
 /// What `GetManagedObjects` returns.
@@ -87,6 +90,16 @@ impl Manager {
     ) -> zbus::Result<()>;
 }
 
+/// What is behind `<subtype>/` in a string from the bus; else why it can't be asked about.
+pub fn config_of<'a>(subtype: &str, cfgstring: &'a str) -> Result<&'a str, String> {
+    let behind = cfgstring.strip_prefix(subtype).and_then(|rest| rest.strip_prefix('/'));
+    let config = behind.ok_or_else(|| format!("{cfgstring:?} does not begin with {subtype}/"))?;
+    if config.len() > LONGEST_CONFIG {
+        return Err(format!("a config string has at most {LONGEST_CONFIG} bytes, this one has {}", config.len()));
+    }
+    Ok(config)
+}
+
 struct Handler {
     subtype: String,
     config_desc: String,
@@ -110,8 +123,9 @@ impl Handler {
     /// Judges a config string, `<subtype>/` included.
     #[zbus(out_args("check", "reason"))]
     async fn check_config(&self, cfgstring: &str) -> zbus::fdo::Result<(bool, String)> {
-        let Some(config) = cfgstring.strip_prefix(&self.subtype).and_then(|rest| rest.strip_prefix('/')) else {
-            return Ok((false, format!("{cfgstring:?} does not begin with {}/", self.subtype)));
+        let config = match config_of(&self.subtype, cfgstring) {
+            Ok(config) => config,
+            Err(reason) => return Ok((false, reason)),
         };
         let (subtype, config) = (self.subtype.clone(), config.to_owned());
         self.supervisor.ask(|reply| Question::CheckConfig { subtype, config, reply }).await

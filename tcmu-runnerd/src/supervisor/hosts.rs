@@ -1,25 +1,40 @@
-//! Handler hosts as child processes: started, listened to, and started again when they die.
+//! Handler hosts: their processes are started, listened to, and started again when they die; or another supervisor's are adopted.
 use std::{
     io,
-    os::fd::BorrowedFd,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::mpsc::Sender,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use tcmu::BackstoreId;
 
-use super::{Happening, machine::HostName};
+use super::{Happening, machine::HostName, process::Process};
 use crate::{
     config::Config,
-    protocol::{Channel, FromHost, HandlerFacts, ToHost},
+    protocol::{Channel, FromHost, HandlerFacts, HostFacts, PROTOCOL, ToHost},
+    run_dir::RunDir,
 };
 
-/// A host that lives shorter than this died of what will kill the next one too.
-const SHORT_LIFE: Duration = Duration::from_secs(10);
+/// A host that ends so soon after it was ready, or had opened a device, died of what will kill the next one too.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// How long after that a host gets another one that is ready to take its place.
+const SETTLED: Duration = Duration::from_secs(2);
+/// So many short lives in a row cost no delay yet.
+const FREE_RESTARTS: u32 = 2;
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
+/// How long after its connection a host may end.
+const BURIAL: Duration = Duration::from_secs(1);
+/// How long a host may take to end when it is told to.
+const END: Duration = Duration::from_secs(2);
 
 /// Which host, as the supervisor counts them.
 pub(super) type HostKey = usize;
@@ -32,22 +47,119 @@ pub(super) struct Host {
     /// Whom it runs as; `None` is root.
     pub(super) user: Option<String>,
     /// Known once it was ready for the first time.
-    pub(super) facts: Option<HandlerFacts>,
+    pub(super) facts: Option<HostFacts>,
     /// Why it can't be loaded.
     pub(super) unloadable: Option<String>,
-    running: Option<Running>,
+    pub(super) running: Option<Running>,
+    /// Is to take the running one's place: at once if it is `replacing` that, else when that dies.
+    pub(super) next: Option<Running>,
+    pub(super) replacing: bool,
+    /// No other is kept ready before.
+    pub(super) standby: Option<Instant>,
     /// Counts processes: what an earlier one said is not of this one.
     generation: u64,
-    quick_deaths: u32,
+    /// Short lives in a row, and how the last one ended.
+    pub(super) deaths: (u32, String),
     restart: Option<Instant>,
     pub(super) restarts: u64,
+    adopted: bool,
 }
 
-struct Running {
-    child: Child,
+/// A process that serves, or will.
+pub(super) struct Running {
+    process: Arc<Process>,
     channel: Channel,
-    started: Instant,
-    ready: bool,
+    /// What is sent goes through a thread: a process that doesn't listen keeps nobody waiting.
+    outbox: Sender<(ToHost, Option<Arc<OwnedFd>>)>,
+    socket: PathBuf,
+    generation: u64,
+    ready: Option<Instant>,
+    /// When it did something that it was asked for.
+    pub(super) did: Option<Instant>,
+    /// What it is, while it is not what the host is.
+    facts: Option<HostFacts>,
+    /// How many times it was looked for and not heard of since the last time.
+    pub(super) missed: u32,
+}
+
+impl Running {
+    /// A process that can be reached: begins to send, and to listen.
+    pub(super) fn new(process: Process, channel: Channel, socket: PathBuf) -> io::Result<Running> {
+        let (outbox, inbox) = mpsc::channel::<(ToHost, Option<Arc<OwnedFd>>)>();
+        let sending = channel.try_clone()?;
+        thread::Builder::new().name("host-speaker".into()).spawn(move || {
+            for (message, fd) in inbox {
+                // A host that can't be reached is about to be reported gone.
+                if let Err(error) = sending.send(&message, fd.as_ref().map(|fd| fd.as_fd())) {
+                    tracing::debug!(%error, "a handler host cannot be reached");
+                    return;
+                }
+            }
+        })?;
+        let process = Arc::new(process);
+        Ok(Running { process, channel, outbox, socket, generation: 0, ready: None, did: None, facts: None, missed: 0 })
+    }
+
+    fn listen(&self, key: HostKey, happenings: &Sender<Happening>) -> io::Result<()> {
+        let (channel, process, generation) = (self.channel.try_clone()?, self.process.clone(), self.generation);
+        let happenings = happenings.clone();
+        thread::Builder::new().name("host-listener".into()).spawn(move || {
+            loop {
+                match channel.receive::<FromHost>() {
+                    Ok(Some((message, _))) => {
+                        if happenings.send(Happening::HostSaid(key, generation, message)).is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) if error.raw_os_error().is_some() => break,
+                    Err(error) => {
+                        tracing::error!(%error, "a handler host says what makes no sense; it is killed");
+                        process.kill();
+                    }
+                }
+            }
+            // The connection ends when the process has let go of all its descriptors. Until then it may still write to its devices.
+            process.kill();
+            let ended = process.ended(BURIAL).unwrap_or_else(|| "its process is still there".into());
+            let _ = happenings.send(Happening::HostGone(key, generation, ended));
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.is_some()
+    }
+
+    pub(super) fn send(&self, message: ToHost, fd: Option<Arc<OwnedFd>>) {
+        let _ = self.outbox.send((message, fd));
+    }
+
+    pub(super) fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Lets the process end. [`Running::bury`] waits for it.
+    pub(super) fn end(&self) {
+        self.send(ToHost::End, None);
+    }
+
+    /// Waits a little for the process that was told to end, then insists.
+    pub(super) fn bury(self) {
+        if self.process.ended(END).is_none() {
+            self.process.kill();
+            let _ = self.process.ended(BURIAL);
+        }
+        let _ = std::fs::remove_file(&self.socket);
+    }
+
+    /// Lets the process end, on a thread of its own.
+    pub(super) fn end_later(self) {
+        self.end();
+        if let Err(error) = thread::Builder::new().name("host-end".into()).spawn(move || self.bury()) {
+            tracing::error!(%error, "no thread to end a handler host");
+        }
+    }
 }
 
 impl Host {
@@ -60,10 +172,14 @@ impl Host {
             facts: None,
             unloadable: None,
             running: None,
+            next: None,
+            replacing: false,
+            standby: None,
             generation: 0,
-            quick_deaths: 0,
+            deaths: (0, String::new()),
             restart: None,
             restarts: 0,
+            adopted: false,
         }
     }
 
@@ -72,24 +188,76 @@ impl Host {
         Host { device: Some(device), facts: self.facts.clone(), ..Host::new(self.plugin.clone(), config) }
     }
 
+    /// A host that another supervisor started.
+    pub(super) fn adopted(facts: HostFacts, running: Running) -> Host {
+        Host {
+            plugin: facts.plugin.clone(),
+            device: facts.device.as_ref().and_then(|device| device.parse().ok()),
+            user: facts.user.clone(),
+            facts: Some(facts),
+            unloadable: None,
+            running: Some(Running { ready: Some(Instant::now()), ..running }),
+            next: None,
+            replacing: false,
+            standby: None,
+            generation: 0,
+            deaths: (0, String::new()),
+            restart: None,
+            restarts: 0,
+            adopted: true,
+        }
+    }
+
+    /// What its handler is, once it is known.
+    pub(super) fn handler(&self) -> Option<&HandlerFacts> {
+        self.facts.as_ref().map(|facts| &facts.handler)
+    }
+
     /// Its name, once its handler is known.
     pub(super) fn name(&self) -> Option<HostName> {
-        let subtype = self.facts.as_ref()?.subtype.clone();
+        let subtype = self.handler()?.subtype.clone();
         Some(HostName { subtype, device: self.device.clone() })
     }
 
-    /// Starts the process, and a thread that listens to it.
-    pub(super) fn start(&mut self, key: HostKey, config: &Config, happenings: &Sender<Happening>) -> io::Result<()> {
-        let (channel, theirs) = Channel::pair()?;
-        // The subtype if it is known, for those who look at a list of processes.
-        let name = match &self.facts {
-            Some(facts) => facts.subtype.clone(),
-            None => subtype_by_file(&self.plugin),
-        };
-        let mut command = Command::new(std::env::current_exe()?);
+    /// The subtype, or what the file's name says of it.
+    pub(super) fn subtype(&self) -> String {
+        self.handler().map_or_else(|| subtype_by_file(&self.plugin), |handler| handler.subtype.clone())
+    }
+
+    /// Starts the process that is to serve.
+    pub(super) fn start(
+        &mut self,
+        key: HostKey,
+        config: &Config,
+        run: &RunDir,
+        happenings: &Sender<Happening>,
+    ) -> io::Result<()> {
+        self.restart = None;
+        self.running = Some(self.spawn(key, config, run, happenings)?);
+        Ok(())
+    }
+
+    /// Starts the process that is to take the running one's place.
+    pub(super) fn start_next(
+        &mut self,
+        key: HostKey,
+        config: &Config,
+        run: &RunDir,
+        happenings: &Sender<Happening>,
+    ) -> io::Result<()> {
+        self.next = Some(self.spawn(key, config, run, happenings)?);
+        Ok(())
+    }
+
+    fn spawn(&mut self, key: HostKey, config: &Config, run: &RunDir, happenings: &Sender<Happening>) -> io::Result<Running> {
+        let (listener, socket) = run.socket()?;
+        // Of this very program, even if there is another one at its path by now. The subtype is for those who look at a list of
+        // processes.
+        let mut command = Command::new("/proc/self/exe");
         command
+            .arg0("tcmu-runnerd")
             .arg("handler-host")
-            .arg(name)
+            .arg(self.subtype())
             .arg(&self.plugin)
             .args(["--log-level", &config.log_level])
             .args(["--reactors", &config.reactors.to_string()])
@@ -102,79 +270,112 @@ impl Host {
         if let Some(user) = &self.user {
             command.args(["--user", user]);
         }
-        let child = command.stdin(Stdio::from(theirs)).spawn()?;
-        self.generation += 1;
-        self.restart = None;
-        let (listening, generation, happenings) = (channel.try_clone()?, self.generation, happenings.clone());
-        thread::Builder::new().name("host-listener".into()).spawn(move || {
-            loop {
-                match listening.receive::<FromHost>() {
-                    Ok(Some((message, _))) => {
-                        if happenings.send(Happening::HostSaid(key, generation, message)).is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::error!(%error, "a handler host says what makes no sense");
-                        break;
-                    }
-                }
-            }
-            let _ = happenings.send(Happening::HostGone(key, generation));
-        })?;
-        self.running = Some(Running { child, channel, started: Instant::now(), ready: false });
+        if config.unconfined_handlers.contains(&subtype_by_file(&self.plugin)) {
+            command.arg("--unconfined");
+        }
+        let channel = Channel::connect(&socket)?;
+        let child = command.stdin(Stdio::from(OwnedFd::from(listener))).spawn()?;
+        // Our own handle to the listening socket is part of the command.
+        drop(command);
+        let process = Process::new(rustix::process::Pid::from_child(&child));
+        let running = self.listen(key, Running::new(process, channel, socket)?, happenings)?;
+        running.send(ToHost::Hello { protocol: PROTOCOL }, None);
+        Ok(running)
+    }
+
+    /// Begins to listen to a host that another supervisor started.
+    pub(super) fn listen_to_adopted(&mut self, key: HostKey, happenings: &Sender<Happening>) -> io::Result<()> {
+        if let Some(running) = self.running.take() {
+            self.running = Some(self.listen(key, running, happenings)?);
+        }
         Ok(())
     }
 
-    pub(super) fn is_current(&self, generation: u64) -> bool {
-        self.generation == generation && self.running.is_some()
+    fn listen(&mut self, key: HostKey, mut running: Running, happenings: &Sender<Happening>) -> io::Result<Running> {
+        self.generation += 1;
+        running.generation = self.generation;
+        running.listen(key, happenings)?;
+        Ok(running)
     }
 
-    pub(super) fn set_ready(&mut self, facts: HandlerFacts) {
-        self.facts = Some(facts);
-        if let Some(running) = &mut self.running {
-            running.ready = true;
+    pub(super) fn is_current(&self, generation: u64) -> bool {
+        self.running.as_ref().is_some_and(|running| running.generation == generation)
+    }
+
+    pub(super) fn is_next(&self, generation: u64) -> bool {
+        self.next.as_ref().is_some_and(|next| next.generation == generation)
+    }
+
+    /// The process of that generation is ready. What the running one is, is what the host is.
+    pub(super) fn set_ready(&mut self, generation: u64, facts: HostFacts) {
+        if let Some(next) = self.next.as_mut().filter(|next| next.generation == generation) {
+            next.ready = Some(Instant::now());
+            next.facts = Some(facts);
+        } else if let Some(running) = &mut self.running {
+            running.ready = Some(Instant::now());
+            self.facts = Some(facts);
         }
     }
 
+    /// Whether its process has been well for a while.
+    pub(super) fn is_settled(&self) -> bool {
+        let last = self.running.as_ref().and_then(|running| running.did.max(running.ready));
+        last.is_some_and(|last| last.elapsed() >= SETTLED)
+    }
+
     pub(super) fn is_ready(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.ready)
+        self.running.as_ref().is_some_and(Running::is_ready)
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
-        self.running.as_ref().map(|running| running.child.id())
+        self.running.as_ref().map(|running| running.process.pid())
     }
 
     pub(super) fn restart_at(&self) -> Option<Instant> {
         self.restart
     }
 
-    /// Sends a message. A host that can't be reached is about to be reported gone.
-    pub(super) fn send(&self, message: &ToHost, fd: Option<BorrowedFd<'_>>) {
-        if let Some(running) = &self.running
-            && let Err(error) = running.channel.send(message, fd)
-        {
-            tracing::warn!(%error, "a handler host cannot be reached");
+    /// Starts again as soon as possible, whatever happened before.
+    pub(super) fn forgive(&mut self) {
+        (self.deaths.0, self.unloadable) = (0, None);
+        if self.running.is_none() {
+            self.restart = Some(Instant::now());
         }
     }
 
-    /// The process is gone (or does not speak any more): makes sure, and plans the next start. Returns how it ended.
-    pub(super) fn buried(&mut self) -> String {
-        let Some(mut running) = self.running.take() else { return "never started".into() };
-        let _ = running.child.kill();
-        let ended = running.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        self.quick_deaths = if running.started.elapsed() < SHORT_LIFE { self.quick_deaths + 1 } else { 0 };
-        // The first restart is immediate; a host that dies again and again backs off.
-        let delay = match self.quick_deaths {
-            0 | 1 => Duration::ZERO,
-            n => (Duration::from_millis(50) * 2u32.saturating_pow(n.min(16))).min(LONGEST_DELAY),
-        };
+    pub(super) fn send(&self, message: ToHost, fd: Option<Arc<OwnedFd>>) {
+        if let Some(running) = &self.running {
+            running.send(message, fd);
+        }
+    }
+
+    /// The process is gone: plans the next start.
+    pub(super) fn buried(&mut self, ended: &str) {
+        let Some(running) = self.running.take() else { return };
+        let _ = std::fs::remove_file(&running.socket);
+        let short = running.did.max(running.ready).is_none_or(|did| did.elapsed() < SHORT_LIFE);
+        self.deaths = (if short { self.deaths.0 + 1 } else { 0 }, ended.to_owned());
         if self.unloadable.is_none() {
-            self.restart = Some(Instant::now() + delay);
+            self.restart = Some(Instant::now() + delay(self.deaths.0));
             self.restarts += 1;
         }
-        ended
+    }
+
+    /// The process that was to take the running one's place takes it.
+    pub(super) fn swap(&mut self) {
+        let Some(mut next) = self.next.take() else { return };
+        if let Some(old) = self.running.take() {
+            old.end_later();
+            self.restarts += 1;
+        }
+        self.facts = next.facts.take().or(self.facts.take());
+        self.running = Some(next);
+        (self.restart, self.replacing) = (None, false);
+    }
+
+    /// Whether another supervisor started it.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.adopted
     }
 
     /// It could not be started: once more, later.
@@ -182,31 +383,34 @@ impl Host {
         self.restart = Some(Instant::now() + LONGEST_DELAY);
     }
 
-    /// Lets the process end without waiting for it.
-    pub(super) fn end_later(mut self) {
-        if let Err(error) = thread::Builder::new().name("host-end".into()).spawn(move || self.end()) {
-            tracing::error!(%error, "no thread to end a handler host");
-        }
+    /// Lets its processes end without waiting for them.
+    pub(super) fn end_later(&mut self) {
+        self.restart = None;
+        self.running.take().into_iter().chain(self.next.take()).for_each(Running::end_later);
     }
+}
 
-    /// Lets the process end: it does when its socket is closed. Waits a little, then insists.
-    pub(super) fn end(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        let end = Instant::now() + Duration::from_secs(2);
-        running.channel.shutdown();
-        while Instant::now() < end {
-            if matches!(running.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        let _ = running.child.kill();
-        let _ = running.child.wait();
+/// The first restarts are immediate; a host that dies again and again backs off.
+fn delay(deaths: u32) -> Duration {
+    match deaths.saturating_sub(FREE_RESTARTS) {
+        0 => Duration::ZERO,
+        n => (Duration::from_millis(100) * 2u32.saturating_pow((n - 1).min(16))).min(LONGEST_DELAY),
     }
 }
 
 /// What a plugin's file name says of its subtype.
-pub(super) fn subtype_by_file(plugin: &std::path::Path) -> String {
+pub(super) fn subtype_by_file(plugin: &Path) -> String {
     let stem = plugin.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     stem.strip_prefix("lib").unwrap_or(stem).strip_prefix("handler_").unwrap_or(stem).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_loop_backs_off_and_a_single_crash_does_not() {
+        let delays: Vec<u128> = (0..12).map(|deaths| delay(deaths).as_millis()).collect();
+        assert_eq!(delays, [0, 0, 0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+    }
 }

@@ -129,9 +129,35 @@ impl Kernel {
     pub(super) fn prepare(&self, id: &BackstoreId, minor: u32, take_over: bool, open: Option<Prepared>) {
         let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
         self.spawn("prepare", move || {
-            let prepared = prepare(&roots, &id, minor, take_over, open);
+            let mut prepared = prepare(&roots, &id, minor, take_over, open);
+            if let Err((errno, _)) = &mut prepared
+                && !is_there(&roots, &id, minor)
+            {
+                *errno = libc::ENODEV;
+            }
             let _ = happenings.send(Happening::Prepared(id, prepared));
         });
+    }
+
+    /// Reads what a device is for the kernel, on a thread of its own; [`Happening::Facts`] tells.
+    pub(super) fn compare(&self, id: &BackstoreId) {
+        let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
+        self.spawn("compare", move || match Backstore::at(&roots, &id).facts() {
+            Ok(facts) => {
+                let _ = happenings.send(Happening::Facts(id, facts));
+            }
+            Err(error) => tracing::debug!(device = %id, %error, "cannot be compared"),
+        });
+    }
+
+    /// Whether a tool waits for an answer.
+    pub(super) fn owes(&self) -> bool {
+        !self.owed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Keeps the kernel from sending events, as long as the value lives: tools are told to try again.
+    pub(super) fn hold_events(&self) -> Option<NetlinkBlock> {
+        NetlinkBlock::reset(&self.roots).map_err(|error| tracing::warn!(%error, "cannot hold events back")).ok()
     }
 
     /// Blocks a device on a thread of its own; [`Input::Blocked`] tells when.
@@ -209,6 +235,11 @@ fn prepare(
     }
     let fd = uio::open(roots, minor, NODE).map_err(|error| failed(&error, None))?;
     Ok(Prepared { fd: Arc::new(fd), map_size: device.map_size, facts })
+}
+
+/// Whether the kernel still has a device.
+fn is_there(roots: &Roots, id: &BackstoreId, minor: u32) -> bool {
+    matches!(uio::read(roots, minor), Ok(Some(device)) if device.name.id == *id)
 }
 
 fn input_of(token: Token, event: &Event) -> Option<Input> {

@@ -1,43 +1,66 @@
 //! The supervisor: it knows all devices, talks with the kernel and the bus, and runs a host process for each handler. It holds no plugin
 //! code and never waits for any.
+//!
+//! | module | subject |
+//! |---|---|
+//! | `machine` | the registry of devices: what happens goes in, what is to be done comes out |
+//! | `kernel` | netlink, configfs and sysfs |
+//! | `hosts`, `process` | handler hosts and their processes |
+//! | `adoption` | hosts that an earlier supervisor left |
+//! | `loading` | plugins that become handlers, or don't |
+//! | `replacement` | hosts and the daemon itself exchanged for newer ones |
+//! | `questions` | what the bus asks |
+mod adoption;
 mod hosts;
 mod kernel;
+mod loading;
 pub mod machine;
+mod process;
 mod questions;
+mod replacement;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
 };
 
-use hosts::{Host, HostKey, subtype_by_file};
+use adoption::Adopted;
+use hosts::{Host, HostKey};
 use kernel::{Kernel, Prepared};
-use machine::{Action, HostName, Input, Machine, Settings};
+use machine::{Action, HostName, Input, Machine, Settings, State};
 use questions::{Gathering, Waiting};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use tcmu::{BackstoreId, Roots};
+pub use replacement::successor_answer;
+use replacement::{Handover, Replacement};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use tcmu::{BackstoreId, Roots, configfs::BackstoreFacts};
 
 use crate::{
     config::Config,
     dbus::{Bus, Question},
-    logging, plugins,
-    protocol::{DeviceSpec, FromHost, HandlerFacts, ToHost},
+    logging,
+    protocol::{DeviceChange, DeviceSpec, FromHost, Outcome, PROTOCOL, ToHost},
+    run_dir::RunDir,
 };
 
-/// How long hosts may take to load their plugins before the bus answers without those that didn't.
-const LOAD: Duration = Duration::from_secs(10);
+/// How often hosts are looked for, at least and at most.
+const SLOW_LOOK: Duration = Duration::from_secs(5);
+const QUICK_LOOK: Duration = Duration::from_millis(250);
 
 /// What wakes the supervisor.
 pub(crate) enum Happening {
     Input(Input),
     Prepared(BackstoreId, Result<Prepared, (i32, String)>),
+    /// What a device is by now for the kernel.
+    Facts(BackstoreId, BackstoreFacts),
     Rescan,
     HostSaid(HostKey, u64, FromHost),
-    HostGone(HostKey, u64),
+    /// With how it ended.
+    HostGone(HostKey, u64, String),
+    /// Whether the program at our path can take over.
+    Successor(Result<(), String>),
     Bus(Question),
     Signal(i32),
 }
@@ -45,9 +68,17 @@ pub(crate) enum Happening {
 /// Numbers of requests of our own, apart from the machine's.
 const OWN_REQUESTS: u64 = 1 << 63;
 
+/// A number that no earlier supervisor on this machine has counted up to: hosts may still answer to theirs.
+fn first_request() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64) & (OWN_REQUESTS - 1)
+}
+
 /// How the supervisor is started.
 #[derive(Clone, Debug)]
 pub struct Start {
+    /// The program's path, where a newer one may be some day.
+    pub program: PathBuf,
     /// The configuration.
     pub config: Config,
     /// Where it was read from, to read it again.
@@ -57,13 +88,22 @@ pub struct Start {
 }
 
 /// Runs the daemon until it is told to stop.
-pub fn run(start: Start) -> anyhow::Result<()> {
+pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
     let (happenings, happened) = mpsc::channel();
     let signals = watch_signals(&happenings)?;
-    let mut supervisor = Supervisor::new(start, happenings.clone());
+    let mut supervisor = Supervisor::new(start, run, happenings.clone());
+    let adopted = adoption::adopt(&supervisor.run);
+    let adopted = supervisor.keep(adopted);
     supervisor.start_hosts(&happened);
     supervisor.bus = Bus::start(happenings.clone(), supervisor.handlers());
-    supervisor.kernel = Some(Kernel::connect(Roots::default(), happenings)?);
+    supervisor.kernel = match Kernel::connect(Roots::default(), happenings) {
+        Ok(kernel) => Some(kernel),
+        Err(error) => {
+            supervisor.end_own_hosts();
+            return Err(error.into());
+        }
+    };
+    supervisor.go_on_with(adopted);
     supervisor.rescan();
     notify("READY=1");
     tracing::info!("ready");
@@ -75,6 +115,7 @@ pub fn run(start: Start) -> anyhow::Result<()> {
 struct Supervisor {
     start: Start,
     config: Config,
+    run: RunDir,
     happenings: Sender<Happening>,
     hosts: BTreeMap<HostKey, Host>,
     next_host: HostKey,
@@ -85,81 +126,101 @@ struct Supervisor {
     waiting: HashMap<u64, (Waiting, Instant)>,
     gatherings: HashMap<u64, Gathering>,
     next_request: u64,
+    /// When hosts are looked for next.
+    look: Instant,
+    replacements: Vec<Replacement>,
+    handover: Option<Handover>,
     /// When to stop waiting for devices to be closed.
     end: Option<Instant>,
 }
 
+/// A host of an earlier supervisor that is kept.
+struct Kept {
+    key: HostKey,
+    name: HostName,
+    devices: Vec<(machine::Found, Prepared)>,
+}
+
 impl Supervisor {
-    fn new(start: Start, happenings: Sender<Happening>) -> Supervisor {
+    fn new(start: Start, run: RunDir, happenings: Sender<Happening>) -> Supervisor {
         let config = start.config.clone();
-        let machine = Machine::new(Settings {
+        let settings = Settings {
             open_timeout: config.open_timeout(),
             foreign: config.foreign_subtypes.iter().cloned().collect(),
             host_per_device: config.host_per_device.iter().cloned().collect(),
-            give_up: config.give_up(),
-        });
+            policies: config.policies(),
+        };
         Supervisor {
             start,
             config,
+            run,
             happenings,
             hosts: BTreeMap::new(),
             next_host: 0,
-            machine,
+            machine: Machine::new(settings, first_request()),
             kernel: None,
             bus: None,
             prepared: HashMap::new(),
             waiting: HashMap::new(),
             gatherings: HashMap::new(),
-            next_request: OWN_REQUESTS,
+            next_request: OWN_REQUESTS + first_request(),
+            look: Instant::now(),
+            replacements: Vec::new(),
+            handover: None,
             end: None,
         }
     }
 
-    /// Starts a host for each plugin and waits until each has said whether it could load it.
-    fn start_hosts(&mut self, happened: &Receiver<Happening>) {
-        let found = plugins::find(&self.config.handler_path);
-        if found.is_empty() {
-            tracing::warn!(path = ?self.config.handler_path, "there are no plugins in the handler path");
-        }
-        for plugin in found {
-            if let Err(distrust) = plugins::check(&plugin) {
-                tracing::error!("plugin refused: {distrust}");
+    /// Takes hosts of an earlier supervisor for its own, before it starts others. They are listened to later.
+    fn keep(&mut self, mut adopted: Vec<Adopted>) -> Vec<Kept> {
+        // Those that serve come first: of two that could take each other's place they are the ones to stay.
+        adopted.sort_by_key(|adopted| adopted.devices.is_empty());
+        let mut kept = Vec::new();
+        for Adopted { facts, running, devices } in adopted {
+            let host = Host::adopted(facts, running);
+            let Some(name) = host.name() else { continue };
+            let other = self.key_of(&name).is_some();
+            let wanted = host.device.is_none() && !self.config.disabled_handlers.contains(&name.subtype);
+            // One of two that were about to change places, or one whose device is gone.
+            if other || (devices.is_empty() && !wanted) {
+                let Host { running: Some(running), .. } = host else { continue };
+                if devices.is_empty() {
+                    running.end_later();
+                } else {
+                    running.kill();
+                }
                 continue;
             }
-            let host = Host::new(plugin, &self.config);
-            self.add_host(host);
+            let key = self.next_host;
+            self.next_host += 1;
+            self.hosts.insert(key, host);
+            kept.push(Kept { key, name, devices });
         }
-        let end = Instant::now() + LOAD;
-        while self.hosts.values().any(|host| host.facts.is_none() && host.unloadable.is_none()) {
-            let left = end.saturating_duration_since(Instant::now());
-            match happened.recv_timeout(left) {
-                Ok(happening) => self.happened(happening),
-                Err(_) => {
-                    for host in self.hosts.values().filter(|host| host.facts.is_none() && host.unloadable.is_none()) {
-                        tracing::error!(plugin = %host.plugin.display(), "did not load within {} s; going on without it", LOAD.as_secs());
-                    }
-                    break;
-                }
-            }
-            self.restart_hosts();
-        }
+        kept
     }
 
-    fn add_host(&mut self, mut host: Host) {
-        let key = self.next_host;
-        self.next_host += 1;
-        if let Err(error) = host.start(key, &self.config, &self.happenings) {
-            tracing::error!(plugin = %host.plugin.display(), %error, "its host cannot be started");
-            if host.device.is_none() {
-                return;
-            }
-            host.retry();
-        }
-        self.hosts.insert(key, host);
+    /// When it comes to nothing: hosts that were started for it end, those that serve go on.
+    fn end_own_hosts(&mut self) {
+        let own = self.hosts.values_mut().filter(|host| !host.is_adopted());
+        let running: Vec<_> = own.filter_map(|host| host.running.take()).collect();
+        running.iter().for_each(hosts::Running::end);
+        running.into_iter().for_each(hosts::Running::bury);
     }
 
-    fn handlers(&self) -> Vec<HandlerFacts> {
-        self.hosts.values().filter_map(|host| host.facts.clone()).collect()
+    fn go_on_with(&mut self, adopted: Vec<Kept>) {
+        for Kept { key, name, devices } in adopted {
+            self.machine.add_handler(&name.subtype);
+            let (found, prepared): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
+            for (found, prepared) in found.iter().zip(prepared) {
+                self.prepared.insert(found.name.id.clone(), prepared);
+            }
+            let Some(host) = self.hosts.get_mut(&key) else { continue };
+            if let Err(error) = host.listen_to_adopted(key, &self.happenings) {
+                tracing::error!(%error, "no thread to listen to a handler host");
+            }
+            self.send_settings(key);
+            self.input(Input::Adopted { host: name, devices: found });
+        }
     }
 
     fn serve(&mut self, happened: &Receiver<Happening>) {
@@ -187,7 +248,8 @@ impl Supervisor {
         let hosts = self.hosts.values().filter_map(Host::restart_at);
         let waiting = self.waiting.values().map(|(_, deadline)| *deadline);
         let gatherings = self.gatherings.values().map(|gathering| gathering.deadline);
-        hosts.chain(waiting).chain(gatherings).chain(self.machine.next_tick()).chain(self.end).min()
+        let own = self.machine.next_tick().into_iter().chain(self.end).chain(self.replacement_deadline());
+        hosts.chain(waiting).chain(gatherings).chain(own).chain([self.look]).min()
     }
 
     fn time_passes(&mut self) {
@@ -207,6 +269,38 @@ impl Supervisor {
         for key in late {
             self.gathered(key);
         }
+        self.replacements_wait();
+        if self.look <= now {
+            self.look_for_hosts(now);
+        }
+    }
+
+    /// Looks which hosts have not been heard of. They are counted by looks and not by the clock, which goes on while we are stopped.
+    fn look_for_hosts(&mut self, now: Instant) {
+        let period = self.look_period();
+        self.look = now + period;
+        let mut silent = Vec::new();
+        for host in self.hosts.values_mut() {
+            let name = host.name();
+            if let (Some(name), Some(running)) = (name, host.running.as_mut().filter(|running| running.is_ready())) {
+                running.missed = running.missed.saturating_add(1);
+                if running.missed > 2 {
+                    silent.push((name, period * running.missed));
+                }
+            }
+        }
+        for (host, time) in silent {
+            self.input(Input::HostSilent { host, time });
+        }
+        self.start_standbys(now);
+    }
+
+    /// How often hosts tell that they are there: often enough to notice in time that a command takes too long.
+    fn look_period(&self) -> Duration {
+        let policies = self.config.policies();
+        let handlers = self.hosts.values().filter_map(Host::handler);
+        let shortest = handlers.filter_map(|handler| policies.shortest_hang(&handler.subtype)).min();
+        shortest.map_or(SLOW_LOOK, |hang| (hang / 8).clamp(QUICK_LOOK, SLOW_LOOK))
     }
 
     fn restart_hosts(&mut self) {
@@ -216,7 +310,7 @@ impl Supervisor {
         }
         for (key, host) in &mut self.hosts {
             if host.restart_at().is_some_and(|at| at <= now)
-                && let Err(error) = host.start(*key, &self.config, &self.happenings)
+                && let Err(error) = host.start(*key, &self.config, &self.run, &self.happenings)
             {
                 tracing::error!(%error, "a handler host cannot be started");
                 host.retry();
@@ -233,19 +327,35 @@ impl Supervisor {
                 });
                 self.input(Input::Prepared { id, outcome });
             }
+            Happening::Facts(id, facts) => self.compare(id, facts),
             Happening::Rescan => self.rescan(),
             Happening::HostSaid(key, generation, message) => {
-                if self.hosts.get(&key).is_some_and(|host| host.is_current(generation)) {
-                    self.host_said(key, message);
+                let Some(host) = self.hosts.get_mut(&key) else { return };
+                if host.is_next(generation) {
+                    self.next_said(key, generation, message);
+                } else if host.is_current(generation) {
+                    if let Some(running) = &mut host.running {
+                        running.missed = 0;
+                    }
+                    self.host_said(key, generation, message);
                 }
             }
-            Happening::HostGone(key, generation) => {
-                if self.hosts.get(&key).is_some_and(|host| host.is_current(generation)) {
-                    self.host_gone(key);
+            Happening::HostGone(key, generation, ended) => {
+                let Some(host) = self.hosts.get(&key) else { return };
+                if host.is_next(generation) {
+                    self.next_gone(key, &ended);
+                } else if host.is_current(generation) {
+                    self.host_gone(key, &ended);
                 }
             }
+            Happening::Successor(outcome) => self.successor(outcome),
             Happening::Bus(question) => self.asked(question),
-            Happening::Signal(SIGHUP) => self.reload(),
+            Happening::Signal(SIGHUP) => {
+                if let Err(error) = self.reload() {
+                    tracing::error!("{error}");
+                }
+            }
+            Happening::Signal(SIGUSR2) => self.hand_over(None),
             Happening::Signal(signal) => self.stop(signal),
         }
     }
@@ -263,6 +373,7 @@ impl Supervisor {
             Action::Prepare { id, minor, take_over } => {
                 kernel.prepare(&id, minor, take_over, self.prepared.get(&id).cloned());
             }
+            Action::Compare { id } => kernel.compare(&id),
             Action::Block { id } => kernel.block(&id),
             Action::Unblock { id } => kernel.unblock(&id),
             Action::Release { id } => {
@@ -272,18 +383,24 @@ impl Supervisor {
             Action::StartHost { host } => self.start_device_host(host),
             Action::EndHost { host } => {
                 if let Some(key) = self.key_of(&host)
-                    && let Some(host) = self.hosts.remove(&key)
+                    && let Some(mut host) = self.hosts.remove(&key)
                 {
                     host.end_later();
                 }
             }
+            Action::KillHost { host } => {
+                if let Some(running) = self.host_of(&host).and_then(|host| host.running.as_ref()) {
+                    running.kill();
+                }
+            }
+            Action::SwapHost { host } => self.swap(&host),
             Action::Open { request, id, host, take_over } => self.send_open(request, &id, &host, take_over),
             Action::Close { request, id, host } => {
                 let within_ms = self.config.drain_timeout().as_millis() as u64;
-                self.send(&host, &ToHost::Close { id: request, device: id.to_string(), within_ms });
+                self.send(&host, ToHost::Close { id: request, device: id.to_string(), within_ms });
             }
             Action::Reconfigure { request, id, host, change } => {
-                self.send(&host, &ToHost::Reconfigure { id: request, device: id.to_string(), change });
+                self.send(&host, ToHost::Reconfigure { id: request, device: id.to_string(), change });
             }
         }
     }
@@ -298,6 +415,7 @@ impl Supervisor {
         let (Some(prepared), Some(device)) = (self.prepared.get(id), self.machine.devices().get(id)) else { return };
         let device = DeviceSpec {
             name: id.to_string(),
+            minor: device.minor,
             config: device.name.config.clone(),
             size: prepared.facts.size,
             block_size: prepared.facts.block_size,
@@ -307,7 +425,7 @@ impl Supervisor {
             copies_with: self.config.copies_with(&id.to_string()),
         };
         if let Some(host) = self.host_of(host) {
-            host.send(&ToHost::Open { id: request, device }, Some(prepared.fd.as_fd()));
+            host.send(ToHost::Open { id: request, device }, Some(prepared.fd.clone()));
         }
     }
 
@@ -319,97 +437,73 @@ impl Supervisor {
         self.hosts.values().find(|host| host.name().as_ref() == Some(name))
     }
 
-    fn send(&self, name: &HostName, message: &ToHost) {
+    fn send(&self, name: &HostName, message: ToHost) {
         if let Some(host) = self.host_of(name) {
             host.send(message, None);
         }
     }
 
-    fn host_said(&mut self, key: HostKey, message: FromHost) {
+    fn host_said(&mut self, key: HostKey, generation: u64, message: FromHost) {
         match message {
-            FromHost::Ready(facts) => self.host_ready(key, facts),
-            FromHost::Unloadable { reason } => {
-                tracing::error!("plugin refused: {reason}");
-                if let Some(host) = self.hosts.get_mut(&key).filter(|host| host.device.is_none()) {
-                    host.unloadable = Some(reason);
+            FromHost::Hello { protocol: PROTOCOL, .. } | FromHost::Has { .. } | FromHost::ThatIsAll => {}
+            FromHost::Hello { protocol, version } => {
+                tracing::error!(protocol, version, "a handler host speaks another protocol");
+                if let Some(running) = self.hosts.get(&key).and_then(|host| host.running.as_ref()) {
+                    running.kill();
                 }
             }
+            FromHost::Ready(facts) => self.host_ready(key, generation, facts),
+            FromHost::Unloadable { reason } => self.unloadable(key, reason),
             FromHost::Answer { id, outcome } if id >= OWN_REQUESTS => self.answered(id, outcome),
-            FromHost::Answer { id, outcome } => self.input(Input::Answer { request: id, outcome }),
+            FromHost::Answer { id, outcome } => {
+                if let (Outcome::Done, Some(host)) = (&outcome, self.hosts.get_mut(&key))
+                    && let Some(running) = &mut host.running
+                {
+                    running.did = Some(Instant::now());
+                }
+                self.input(Input::Answer { request: id, outcome });
+            }
+            FromHost::Counters { id, devices, last } => self.counted(id, devices, last),
             FromHost::DeviceFailed { device, reason } => {
                 if let Ok(id) = device.parse() {
                     self.input(Input::DeviceFailed { id, reason });
                 }
             }
+            FromHost::Alive { late } => self.alive(key, late),
         }
     }
 
-    fn host_ready(&mut self, key: HostKey, facts: HandlerFacts) {
-        if let Err(reason) = self.accept(key, &facts) {
-            tracing::error!("plugin refused: {reason}");
-            return;
-        }
-        let Some(host) = self.hosts.get_mut(&key) else { return };
-        let first = host.device.is_none();
-        tracing::info!(handler = facts.subtype, version = facts.version, plugin = %host.plugin.display(), "loaded");
-        host.set_ready(facts.clone());
-        let name = HostName { subtype: facts.subtype.clone(), device: host.device.clone() };
-        if first {
-            self.machine.add_handler(&facts.subtype);
-            if let Some(bus) = &self.bus {
-                bus.add_handler(facts);
+    /// A host says how long its devices' commands take.
+    fn alive(&mut self, key: HostKey, late: Vec<(String, u64)>) {
+        let Some(name) = self.hosts.get(&key).and_then(Host::name) else { return };
+        let mut late: HashMap<BackstoreId, Duration> =
+            late.into_iter().filter_map(|(device, ms)| Some((device.parse().ok()?, Duration::from_millis(ms)))).collect();
+        // Those that are not named any more are well again.
+        for (id, device) in self.machine.devices() {
+            if device.host == name && device.hangs.is_some() && device.state == State::Serving {
+                late.entry(id.clone()).or_default();
             }
         }
-        self.input(Input::HostUp { host: name });
+        for (id, age) in late {
+            if self.machine.devices().get(&id).is_some_and(|device| device.host == name) {
+                self.input(Input::Oldest { id, age });
+            }
+        }
     }
 
-    /// Whether a plugin that was loaded is to stay; else why not.
-    fn accept(&mut self, key: HostKey, facts: &HandlerFacts) -> Result<(), String> {
-        let Some(host) = self.hosts.get(&key) else { return Err("its host is gone".into()) };
-        let (plugin, subtype) = (host.plugin.clone(), &facts.subtype);
-        if host.device.is_some() {
-            return Ok(());
+    /// Compares what a device is for the kernel with what its host was told.
+    fn compare(&mut self, id: BackstoreId, facts: BackstoreFacts) {
+        let Some(prepared) = self.prepared.get_mut(&id) else { return };
+        let size = prepared.facts.size;
+        prepared.facts = facts;
+        if size != facts.size {
+            self.input(Input::Changed { id, change: DeviceChange::Size(facts.size) });
         }
-        let path = plugin.display();
-        if self.config.disabled_handlers.contains(subtype) {
-            return Err(self.refuse(key, format!("{path}: disabled by the configuration")));
-        }
-        if self.config.host_users.get(subtype) != host.user.as_ref() {
-            let file = subtype_by_file(&plugin);
-            return Err(self.refuse(
-                key,
-                format!(
-                    "{path}: its subtype is {subtype:?}, not {file:?} as its file name says: host_users needs them to be the same"
-                ),
-            ));
-        }
-        let same = |host: &Host| host.name() == Some(HostName::of_handler(subtype));
-        let Some(other) = self.hosts.iter().find(|(_, host)| same(host) && host.plugin != plugin).map(|(key, _)| *key) else {
-            return Ok(());
-        };
-        // The first in the path counts, whichever was loaded first; but nothing is taken from a handler that is at work already.
-        let (loser, winner) = if key < other && self.kernel.is_none() { (other, key) } else { (key, other) };
-        let (path, first) = (self.hosts[&loser].plugin.display(), self.hosts[&winner].plugin.display());
-        let reason = self.refuse(loser, format!("{path}: has the same subtype {subtype:?} as {first}"));
-        if loser == key {
-            return Err(reason);
-        }
-        tracing::error!("plugin refused: {reason}");
-        Ok(())
     }
 
-    fn refuse(&mut self, key: HostKey, reason: String) -> String {
-        if let Some(host) = self.hosts.get_mut(&key) {
-            host.unloadable = Some(reason.clone());
-            host.facts = None;
-            host.end();
-        }
-        reason
-    }
-
-    fn host_gone(&mut self, key: HostKey) {
+    fn host_gone(&mut self, key: HostKey, ended: &str) {
         let Some(host) = self.hosts.get_mut(&key) else { return };
-        let ended = host.buried();
+        host.buried(ended);
         if host.unloadable.is_some() {
             return;
         }
@@ -422,7 +516,16 @@ impl Supervisor {
         if self.end.is_none() {
             let devices = self.machine.devices().iter();
             let affected: Vec<String> = devices.filter(|(_, device)| device.host == name).map(|(id, _)| id.to_string()).collect();
-            tracing::error!(handler = name.subtype, devices = affected.join(" "), "its host ended ({ended}); starting another");
+            let next = match self.hosts.get(&key).map_or(0, |host| host.deaths.0) {
+                0 | 1 => "starting another".to_owned(),
+                n => {
+                    let at =
+                        self.hosts.get(&key).and_then(Host::restart_at).map(|at| at.saturating_duration_since(Instant::now()));
+                    let seconds = at.unwrap_or_default().as_secs_f32();
+                    format!("for the {n}th time in a row, as soon as it was ready; starting another in {seconds:.1} s")
+                }
+            };
+            tracing::error!(handler = name.subtype, devices = affected.join(" "), "its host ended ({ended}); {next}");
         }
         // Answers that it owes are not coming.
         let owed = |waiting: &Waiting| match waiting {
@@ -436,6 +539,7 @@ impl Supervisor {
             }
         }
         self.input(Input::HostDown { host: name });
+        self.replace_dead(key);
     }
 
     fn rescan(&mut self) {
@@ -445,28 +549,50 @@ impl Supervisor {
         }
     }
 
-    fn set_log_level(&self, level: &str) {
+    fn set_log_level(&mut self, level: &str) {
         logging::set_level(level);
-        for host in self.hosts.values() {
-            host.send(&ToHost::SetLogLevel { level: level.to_owned() }, None);
+        level.clone_into(&mut self.config.log_level);
+        self.settings_changed();
+    }
+
+    /// Tells a host how we want it.
+    fn send_settings(&self, key: HostKey) {
+        if let Some(host) = self.hosts.get(&key) {
+            let alive_ms = self.look_period().as_millis() as u64;
+            host.send(ToHost::Settings { log_level: self.config.log_level.clone(), alive_ms }, None);
         }
     }
 
+    fn settings_changed(&self) {
+        self.hosts.keys().for_each(|key| self.send_settings(*key));
+    }
+
     /// Reads the configuration again. What is wrong changes nothing.
-    fn reload(&mut self) {
-        match Config::load(self.start.config_path.as_deref()) {
-            Ok(new) => {
-                let level = self.start.log_level.clone().unwrap_or_else(|| new.log_level.clone());
-                self.set_log_level(&level);
-                let rest = Config { log_level: self.config.log_level.clone(), ..new.clone() };
-                if rest != self.config && self.start.config != new {
-                    tracing::warn!("only log_level takes effect at once; the rest of the configuration does at the next start");
-                }
-                self.config.log_level = level;
-                tracing::info!("configuration read again");
-            }
-            Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+    fn reload(&mut self) -> Result<(), String> {
+        let new = Config::load(self.start.config_path.as_deref())
+            .map_err(|error| format!("the configuration stays as it was: {error}"))?;
+        let at_once = |config: &mut Config| {
+            config.log_level = self.start.log_level.clone().unwrap_or_else(|| new.log_level.clone());
+            config.give_up_seconds = new.give_up_seconds;
+            config.hang_seconds = new.hang_seconds;
+            config.hang_action = new.hang_action;
+            config.policies.clone_from(&new.policies);
+        };
+        let mut old = self.start.config.clone();
+        at_once(&mut old);
+        let mut wanted = new.clone();
+        (wanted.handler_path, wanted.log_level) = (old.handler_path.clone(), old.log_level.clone());
+        if wanted != old {
+            tracing::warn!(
+                "log_level and what is done for devices without a handler change at once; the rest of the configuration does with `tcmuctl reload --exec`, or at the next start"
+            );
         }
+        at_once(&mut self.config);
+        self.machine.set_policies(self.config.policies());
+        let level = self.config.log_level.clone();
+        self.set_log_level(&level);
+        tracing::info!("configuration read again");
+        Ok(())
     }
 
     fn stop(&mut self, signal: i32) {
@@ -484,9 +610,10 @@ impl Supervisor {
         if !self.machine.is_quiet() {
             tracing::error!("some commands did not finish in time; they are given back to the initiators at the next start");
         }
-        for host in self.hosts.values_mut() {
-            host.end();
-        }
+        let running: Vec<_> =
+            self.hosts.values_mut().flat_map(|host| [host.running.take(), host.next.take()]).flatten().collect();
+        running.iter().for_each(hosts::Running::end);
+        running.into_iter().for_each(hosts::Running::bury);
         if let Some(kernel) = &self.kernel {
             kernel.stop_replies();
         }
@@ -495,7 +622,7 @@ impl Supervisor {
 }
 
 fn watch_signals(happenings: &Sender<Happening>) -> anyhow::Result<signal_hook::iterator::Handle> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])?;
     let (handle, happenings) = (signals.handle(), happenings.clone());
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {

@@ -13,11 +13,9 @@ use crate::{
 };
 
 impl DeviceServer {
-    /// A request came back.
+    /// A request came back that was not a plain command's, or failed.
+    #[inline(never)]
     pub(super) fn completed(&mut self, index: usize) -> Result<(), ServeError> {
-        if self.finish_plain(index)? {
-            return Ok(());
-        }
         let command = &mut *self.commands[index];
         let (op, status) = (command.completed().request.op, command.completed().status);
         if op == abi::TCMU_OP_SCSI {
@@ -31,7 +29,8 @@ impl DeviceServer {
             piece.memory = std::mem::take(&mut task.memory);
             piece.end(status);
             command.task = Some(task);
-            return self.release(index);
+            self.release(index);
+            return Ok(());
         }
         if let Some(returned) = command.returned.take() {
             task.memory = std::mem::take(&mut *returned.lock().unwrap_or_else(PoisonError::into_inner));
@@ -64,7 +63,10 @@ impl DeviceServer {
                 Ok(())
             }
             Step::Done(outcome) => self.finish(index, outcome),
-            _ => self.release(index),
+            _ => {
+                self.release(index);
+                Ok(())
+            }
         }
     }
 
@@ -90,14 +92,16 @@ impl DeviceServer {
 
     /// Ends a command.
     pub(super) fn finish(&mut self, index: usize, outcome: Outcome) -> Result<(), ServeError> {
-        if self.commands[index].detached {
+        let completed = if self.commands[index].detached {
             if outcome.status != Status::Good as u8 {
                 tracing::warn!(device = self.name, ?outcome, "an operation in the background failed");
             }
+            Ok(())
         } else {
-            self.complete(index, outcome)?;
-        }
-        self.release(index)
+            self.complete(index, outcome)
+        };
+        self.release(index);
+        completed
     }
 
     /// Completes a command's entry on the ring.
@@ -143,24 +147,22 @@ impl DeviceServer {
         Ok(())
     }
 
-    /// Frees what a command had.
-    fn release(&mut self, index: usize) -> Result<(), ServeError> {
+    /// Frees what a command had, whatever became of its entry.
+    pub(super) fn release(&mut self, index: usize) {
         let command = &mut self.commands[index];
         let task = command.task.take();
         self.exclusive -= usize::from(task.is_some_and(|task| task.exclusive));
-        (command.in_use, command.detached) = (false, false);
+        (command.age, command.detached) = (0, false);
         self.free.push(index);
         self.in_flight -= 1;
-        if !self.waiting.is_empty() {
-            self.retry_waiting();
-        }
-        Ok(())
+        self.retry_waiting();
     }
 
     /// Completes and ends a command with sense data as the handler wrote it.
     fn end(&mut self, index: usize, status: u8, sense: &[u8], read_len: Option<u32>) -> Result<(), ServeError> {
-        self.put(index, status, sense, read_len)?;
-        self.release(index)
+        let completed = self.put(index, status, sense, read_len);
+        self.release(index);
+        completed
     }
 
     /// Completes a command's entry on the ring; what it began goes on without.

@@ -4,41 +4,29 @@ use tcmu_handler_api::abi;
 use super::{DeviceServer, ServeError};
 use crate::{
     engine::{Judge, Plain},
-    ring::{Completion, MailboxFlags},
+    ring::{Completion, Fetched, MailboxFlags},
 };
 
+/// What a command does, if it is plain.
+#[inline]
+pub(super) fn judge(judge: &Judge, fetched: &Fetched) -> Option<Plain> {
+    judge.plain(fetched.cdb_start(), fetched.data_len()).filter(|_| !fetched.is_bidi())
+}
+
 impl DeviceServer {
-    /// Submits a command if it is plain; whether it was.
-    #[inline]
-    pub(super) fn begin_plain(&mut self, index: usize) -> bool {
-        // Where a range is somebody's own, the engine's tasks tell whose.
-        if self.exclusive > 0 {
-            return false;
-        }
-        let command = &mut *self.commands[index];
-        let Some(plain) = self.judge.plain(command.fetched.cdb(), command.fetched.data_len()) else { return false };
-        if !command.fetched.bidi().is_empty() {
-            return false;
-        }
-        plain.count(&mut self.unit, &self.judge);
-        let (commands, bytes) = if plain.write {
-            (&self.counters.writes, &self.counters.bytes_written)
-        } else {
-            (&self.counters.reads, &self.counters.bytes_read)
-        };
-        commands.add(1);
-        bytes.add(plain.length);
-        self.batch.push(command.arm_plain(plain));
-        true
+    /// A request came back.
+    #[inline(always)]
+    pub(super) fn came_back(&mut self, index: usize) -> Result<(), ServeError> {
+        if self.finish_plain(index)? { Ok(()) } else { self.completed(index) }
     }
 
     /// Ends a plain command whose request was completed well; whether it was one. Another gets the task that it lacks.
-    #[inline]
-    pub(super) fn finish_plain(&mut self, index: usize) -> Result<bool, ServeError> {
+    #[inline(always)]
+    fn finish_plain(&mut self, index: usize) -> Result<bool, ServeError> {
         let command = &mut *self.commands[index];
-        let Some(plain) = command.plain.take() else { return Ok(false) };
+        let Some(plain) = &command.plain else { return Ok(false) };
         if command.completed().status != abi::TCMU_STATUS_OK {
-            command.task = Some(plain.task());
+            command.plain_failed();
             return Ok(false);
         }
         // As `complete` does for Data-Out.
@@ -48,14 +36,25 @@ impl DeviceServer {
         } else {
             None
         };
-        self.ring.complete(command.fetched.id, &Completion { status: 0, sense: &[], read_len })?;
-        command.in_use = false;
+        let completed = self.ring.complete(command.fetched.id, &Completion { status: 0, sense: &[], read_len });
+        command.plain = None;
+        command.age = 0;
         self.free.push(index);
         self.in_flight -= 1;
-        if !self.waiting.is_empty() {
-            self.retry_waiting();
-        }
+        self.retry_waiting();
+        completed?;
         Ok(true)
+    }
+
+    /// Brings the counters up to date.
+    pub(super) fn count_plain(&mut self) {
+        let done = self.tally.count(&mut self.unit, &self.judge);
+        let ([reads, writes], [read, written]) = (done.commands, done.bytes);
+        self.counters.commands.add(reads + writes);
+        self.counters.reads.add(reads);
+        self.counters.bytes_read.add(read);
+        self.counters.writes.add(writes);
+        self.counters.bytes_written.add(written);
     }
 
     /// After anything that may have touched the unit's state.

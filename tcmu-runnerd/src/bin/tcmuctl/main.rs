@@ -1,5 +1,6 @@
 //! `tcmuctl`: looks after the daemon, and tests handlers.
 mod handler;
+mod reload;
 mod table;
 mod tune;
 
@@ -40,6 +41,12 @@ enum Sub {
         /// Only these, as user_0/name.
         devices: Vec<String>,
     },
+    /// Read the configuration again.
+    Reload {
+        /// Also exchange the daemon for the program that is on disk now, as after an upgrade, without a pause in I/O.
+        #[arg(long)]
+        exec: bool,
+    },
     /// About handlers.
     #[command(subcommand)]
     Handler(HandlerSub),
@@ -49,6 +56,11 @@ enum Sub {
 enum HandlerSub {
     /// Tests a plugin against a model, without a kernel or root. Exit status: 0 all passed, 1 some failed, 2 it can't be tested.
     Test(handler::Test),
+    /// Restarts a handler with the plugin that is on disk now. Its devices pause for a moment; no command fails.
+    Restart {
+        /// Its subtype.
+        name: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -56,6 +68,9 @@ fn main() -> ExitCode {
     let json = arguments.json;
     let outcome = match arguments.command {
         Sub::Handler(HandlerSub::Test(test)) => return handler::test(&test, json),
+        Sub::Handler(HandlerSub::Restart { name }) => with_daemon(async |daemon| daemon.restart_handler(&name).await),
+        Sub::Reload { exec: false } => with_daemon(async |daemon| daemon.reload(false).await),
+        Sub::Reload { exec: true } => reload::exec(),
         Sub::Status => status(json),
         Sub::Handlers => list(json, &["subtype", "version", "state", "pid", "restarts", "plugin"], Of::Handlers),
         Sub::Devices => list(
@@ -98,7 +113,13 @@ fn with_daemon<T>(ask: impl AsyncFnOnce(&ControlProxy<'_>) -> zbus::Result<T>) -
             } else {
                 "the daemon did not answer"
             };
-            anyhow::Error::from(error).context(hint)
+            // What the daemon itself says needs no more words.
+            match error {
+                zbus::Error::MethodError(name, Some(text), _) if name.as_str() == "org.freedesktop.DBus.Error.Failed" => {
+                    anyhow::anyhow!(text)
+                }
+                error => anyhow::Error::from(error).context(hint),
+            }
         })
     })
 }

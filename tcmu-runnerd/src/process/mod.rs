@@ -1,5 +1,19 @@
 //! What a process is allowed, and how it is treated under memory pressure.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`confinement`] | the order in which a handler host gives its rights up |
+//! | `capabilities` | what only root may do, and a host doesn't need |
+//! | `needs` | what a handler declares that it needs: system calls and capabilities |
+//! | `seccomp` | the filter of system calls, and what becomes of those that are refused |
 #![allow(unsafe_code)]
+
+mod capabilities;
+pub mod confinement;
+mod needs;
+mod seccomp;
+
+pub use confinement::Confinement;
 
 /// Tells the kernel that this process writes back other processes' memory (`PR_SET_IO_FLUSHER`): its own allocations then never wait
 /// for a write-back that waits for it. Threads inherit it, so it comes before any is started. Whether it is in force.
@@ -11,32 +25,6 @@ pub fn set_io_flusher() -> bool {
     unsafe {
         libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
         libc::prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) == 1
-    }
-}
-
-/// Gives up gaining privileges by running other programs.
-pub fn no_new_privileges() {
-    let _ = rustix::thread::set_no_new_privs(true);
-}
-
-/// Capabilities that a handler host keeps: opening files of any owner, what `PR_SET_IO_FLUSHER` and large locks ask for, and network and
-/// block device administration, which backing stores may need.
-const KEPT: &[u32] = &[
-    1,  // CAP_DAC_OVERRIDE
-    2,  // CAP_DAC_READ_SEARCH
-    14, // CAP_IPC_LOCK
-    24, // CAP_SYS_RESOURCE
-    12, // CAP_NET_ADMIN
-    21, // CAP_SYS_ADMIN: BLKDISCARD-like ioctls and O_DIRECT on some devices
-];
-
-/// Drops every capability that a host doesn't need from the bounding set, so that nothing it does can bring it back.
-pub fn drop_capabilities() {
-    for capability in 0..64 {
-        if !KEPT.contains(&capability) {
-            // SAFETY: prctl with these arguments touches no memory. It fails for capabilities that don't exist or without the right to.
-            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
-        }
     }
 }
 

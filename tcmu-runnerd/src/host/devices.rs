@@ -1,0 +1,273 @@
+//! The devices of a host: opened, closed and changed as the supervisor asks. Each request runs on a thread of its own: none can keep
+//! another device's waiting.
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use tcmu::{
+    BackstoreId, Roots,
+    configfs::Backstore,
+    server::{Attach, Attached},
+};
+use tcmu_handler_api::{
+    host::{Events, Level, OpenSpec},
+    plugin::{Change, DeviceFlags, DeviceInfo, Refusal},
+};
+
+use super::{Host, to_tracing};
+use crate::protocol::{Counters, DeviceChange, DeviceSpec, Doing, FromHost, Outcome};
+
+/// Devices whose counters go into one message.
+const COUNTERS: usize = 200;
+
+/// A device that is being opened, served, or closed: locked meanwhile.
+type Place = Arc<Mutex<Option<Box<Attached>>>>;
+
+/// A device of this host.
+pub(super) struct Held {
+    pub(super) spec: DeviceSpec,
+    /// The UIO descriptor, for the next supervisor.
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) doing: Doing,
+    place: Place,
+}
+
+impl Host {
+    /// Runs a request on a thread of its own. `wanted` is what the device does meanwhile.
+    fn with(
+        self: &Arc<Host>,
+        id: u64,
+        name: &str,
+        wanted: Doing,
+        work: impl FnOnce(&Arc<Host>, &Place) -> Result<Ended, Refusal> + Send + 'static,
+    ) {
+        let place = match self.devices().get_mut(name) {
+            Some(held) if matches!(held.doing, Doing::Opening { .. } | Doing::Closing { .. }) => {
+                Err(Refusal::new(libc::EBUSY, "the device is being opened or closed"))
+            }
+            Some(held) => {
+                held.doing = wanted;
+                Ok(held.place.clone())
+            }
+            None => Err(Refusal::new(libc::ENODEV, "the device is not open")),
+        };
+        match place {
+            Ok(place) => self.work(id, name, place, work),
+            Err(refusal) => self.answer(id, &Err(refusal)),
+        }
+    }
+
+    fn work(
+        self: &Arc<Host>,
+        id: u64,
+        name: &str,
+        place: Place,
+        work: impl FnOnce(&Arc<Host>, &Place) -> Result<Ended, Refusal> + Send + 'static,
+    ) {
+        let (host, name) = (self.clone(), name.to_owned());
+        let run = move || {
+            let ended = work(&host, &place);
+            host.ended(id, &name, &place, ended);
+        };
+        if let Err(error) = thread::Builder::new().name("tcmu-control".into()).spawn(run) {
+            tracing::error!(%error, "no thread for a request of the supervisor");
+        }
+    }
+
+    /// A request ended: the device's state and the answer change together, for a supervisor that comes at this moment.
+    fn ended(&self, id: u64, name: &str, place: &Place, ended: Result<Ended, Refusal>) {
+        let mut line = self.line();
+        let mut devices = self.devices();
+        let outcome = ended.as_ref().map_or_else(refused, |_| Outcome::Done);
+        if let Some(held) = devices.get_mut(name).filter(|held| Arc::ptr_eq(&held.place, place)) {
+            let mine =
+                matches!(held.doing, Doing::Opening { id: i } | Doing::Closing { id: i } | Doing::Changing { id: i } if i == id);
+            let opening = matches!(held.doing, Doing::Opening { .. });
+            match &ended {
+                Ok(Ended::Changed(DeviceChange::Size(bytes))) => held.spec.size = *bytes,
+                Ok(Ended::Changed(DeviceChange::Config(config))) => held.spec.config.clone_from(config),
+                _ => {}
+            }
+            if mine {
+                held.doing = Doing::Serving;
+            }
+            if matches!(ended, Ok(Ended::Closed)) || (opening && ended.is_err()) {
+                devices.remove(name);
+            }
+        }
+        drop(devices);
+        line.say(&FromHost::Answer { id, outcome });
+    }
+
+    pub(super) fn open(self: &Arc<Host>, id: u64, spec: DeviceSpec, fd: Option<OwnedFd>) {
+        let Some(fd) = fd.map(Arc::new) else {
+            return self.answer(id, &Err(Refusal::invalid("the UIO descriptor is missing")));
+        };
+        let place = Place::default();
+        let held = Held { spec: spec.clone(), fd: fd.clone(), doing: Doing::Opening { id }, place: place.clone() };
+        let name = spec.name.clone();
+        {
+            let mut devices = self.devices();
+            if devices.contains_key(&name) {
+                drop(devices);
+                return self.answer(id, &Err(Refusal::new(libc::EEXIST, "the device is open already")));
+            }
+            devices.insert(name.clone(), held);
+        }
+        self.work(id, &name, place, move |host, place| {
+            let mut slot = place.lock().unwrap_or_else(PoisonError::into_inner);
+            let backstore: BackstoreId = spec.name.parse().map_err(|error| Refusal::invalid(format!("{error}")))?;
+            let fd = fd.as_fd().try_clone_to_owned().map_err(|error| Refusal::new(libc::EMFILE, error.to_string()))?;
+            *slot = Some(host.attach(&spec, &backstore, fd)?);
+            Ok(Ended::Opened)
+        });
+    }
+
+    fn attach(self: &Arc<Host>, spec: &DeviceSpec, id: &BackstoreId, fd: OwnedFd) -> Result<Box<Attached>, Refusal> {
+        let mut info = DeviceInfo::new(spec.size, spec.block_size);
+        info.set_flags(DeviceFlags::WRITE_CACHE, true);
+        let events = Arc::new(DeviceEvents { name: spec.name.clone(), host: Arc::downgrade(self) });
+        let open = OpenSpec { config: &spec.config, name: &spec.name, take_over: spec.take_over, info };
+        let device = self.plugin.open(open, events)?;
+        if device.info().block_size() != spec.block_size {
+            return Err(Refusal::invalid(format!(
+                "the handler wants blocks of {} bytes, the backstore has {}: create it with hw_block_size={0}",
+                device.info().block_size(),
+                spec.block_size
+            )));
+        }
+        let attach = Attach {
+            name: spec.name.clone(),
+            uio: fd,
+            map_size: spec.map_size,
+            device,
+            target: Arc::new(Backstore::at(&Roots::default(), id)),
+            hw_max_sectors: spec.hw_max_sectors,
+            copies_with: spec.copies_with.clone(),
+        };
+        let (failures, name) = (self.failures.clone(), spec.name.clone());
+        // On a thread that serves others too, so it only passes it on.
+        let on_failure = move |reason: &str| {
+            let _ = failures.send((name, reason.to_owned()));
+        };
+        self.server.attach(attach, on_failure).map_err(|error| Refusal::new(libc::EIO, error.to_string()))
+    }
+
+    /// A device can't be served any more.
+    pub(super) fn failed(&self, device: String, reason: String) {
+        let mut line = self.line();
+        if let Some(held) = self.devices().get_mut(&device).filter(|held| held.doing == Doing::Serving) {
+            held.doing = Doing::Failed { reason: reason.clone() };
+        }
+        line.say(&FromHost::DeviceFailed { device, reason });
+    }
+
+    pub(super) fn close(self: &Arc<Host>, id: u64, name: &str, within: Duration) {
+        self.with(id, name, Doing::Closing { id }, move |_, place| {
+            let mut slot = place.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(attached) = slot.take()
+                && let Err(attached) = attached.stop(within)
+            {
+                *slot = Some(attached);
+                return Err(Refusal::new(libc::ETIMEDOUT, format!("commands are still in flight after {} s", within.as_secs())));
+            }
+            Ok(Ended::Closed)
+        });
+    }
+
+    pub(super) fn reconfigure(self: &Arc<Host>, id: u64, name: &str, change: DeviceChange) {
+        self.with(id, name, Doing::Changing { id }, move |_, place| {
+            let slot = place.lock().unwrap_or_else(PoisonError::into_inner);
+            let attached = slot.as_ref().ok_or_else(|| Refusal::new(libc::ENODEV, "the device is not open"))?;
+            attached.reconfigure(&match &change {
+                DeviceChange::Config(config) => Change::Config(config),
+                DeviceChange::Size(bytes) => Change::Size(*bytes),
+                DeviceChange::WriteCache(on) => Change::WriteCache(*on),
+            })?;
+            Ok(Ended::Changed(change))
+        });
+    }
+
+    /// Tells the counters of all devices.
+    pub(super) fn counters(&self, id: u64) {
+        let rows = self.each(|name, attached| {
+            let counters = attached.counters();
+            let counters = Counters {
+                commands: counters.commands,
+                reads: counters.reads,
+                writes: counters.writes,
+                bytes_read: counters.bytes_read,
+                bytes_written: counters.bytes_written,
+                errors: counters.errors,
+                in_flight: counters.in_flight,
+                size: attached.info().size(),
+            };
+            Some((name.to_owned(), counters))
+        });
+        let mut line = self.line();
+        let mut parts = rows.chunks(COUNTERS).peekable();
+        if parts.peek().is_none() {
+            line.say(&FromHost::Counters { id, devices: Vec::new(), last: true });
+        }
+        while let Some(part) = parts.next() {
+            line.say(&FromHost::Counters { id, devices: part.to_vec(), last: parts.peek().is_none() });
+        }
+    }
+
+    /// Something of each device that is not being opened, closed or changed at the moment.
+    pub(super) fn each<T>(&self, mut of: impl FnMut(&str, &Attached) -> Option<T>) -> Vec<T> {
+        let places: Vec<(String, Place)> = self.devices().iter().map(|(name, held)| (name.clone(), held.place.clone())).collect();
+        let one = |(name, place): &(String, Place)| {
+            let slot = place.try_lock().ok()?;
+            of(name, slot.as_ref()?)
+        };
+        places.iter().filter_map(one).collect()
+    }
+
+    fn with_attached(&self, name: &str, run: impl FnOnce(&Attached)) {
+        let place = self.devices().get(name).map(|held| held.place.clone());
+        if let Some(place) = place
+            && let Ok(slot) = place.try_lock()
+            && let Some(attached) = slot.as_ref()
+        {
+            run(attached);
+        }
+    }
+}
+
+/// How a request ended well.
+enum Ended {
+    Opened,
+    Closed,
+    Changed(DeviceChange),
+}
+
+pub(super) fn refused(refusal: &Refusal) -> Outcome {
+    Outcome::Refused { errno: refusal.errno(), message: refusal.message().to_owned() }
+}
+
+struct DeviceEvents {
+    name: String,
+    host: std::sync::Weak<Host>,
+}
+
+impl Events for DeviceEvents {
+    fn size_changed(&self, bytes: u64) {
+        if let Some(host) = self.host.upgrade() {
+            host.with_attached(&self.name, |attached| attached.size_changed(bytes));
+        }
+    }
+
+    fn lock_lost(&self) {
+        if let Some(host) = self.host.upgrade() {
+            host.with_attached(&self.name, Attached::lock_lost);
+        }
+    }
+
+    fn log(&self, level: Level, message: &str) {
+        to_tracing(level, Some(&self.name), message);
+    }
+}

@@ -1,0 +1,115 @@
+//! Hosts that another supervisor left behind: found by their sockets in the run directory, asked what they have, and kept; or ended, where
+//! they don't answer or can't be understood.
+use std::{io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use tcmu::{BackstoreId, configfs::BackstoreFacts, identity::DeviceName};
+
+use super::{hosts::Running, kernel::Prepared, machine::Found, process::Process};
+use crate::{
+    protocol::{Channel, DeviceSpec, Doing, FromHost, HostFacts, PROTOCOL, ToHost},
+    run_dir::RunDir,
+};
+
+/// How long a host may take to say what it is and has. It serves its devices meanwhile, if it can.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a host that was killed may take to die.
+const DEATH: Duration = Duration::from_secs(5);
+
+/// A host that was found, and its devices.
+pub(super) struct Adopted {
+    pub(super) facts: HostFacts,
+    pub(super) running: Running,
+    pub(super) devices: Vec<(Found, Prepared)>,
+}
+
+/// All hosts that are there and can be used.
+pub(super) fn adopt(run: &RunDir) -> Vec<Adopted> {
+    // All are asked first, so that those that don't answer keep us waiting once.
+    let asked: Vec<_> = run.sockets().into_iter().filter_map(|socket| ask(&socket).map(|channel| (socket, channel))).collect();
+    let mut adopted = Vec::new();
+    for (socket, (channel, process)) in asked {
+        match answer(&channel) {
+            Ok((facts, devices)) => {
+                let names: Vec<String> = devices.iter().map(|(found, _)| found.name.id.to_string()).collect();
+                let (handler, pid) = (&facts.handler.subtype, process.pid());
+                tracing::info!(handler, pid, devices = names.join(" "), "its host goes on");
+                match Running::new(process, channel, socket) {
+                    Ok(running) => adopted.push(Adopted { facts, running, devices }),
+                    Err(error) => tracing::error!(%error, "no thread for a handler host"),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(
+                    pid = process.pid(),
+                    "a host of an earlier daemon is ended, its devices are taken over: {error:#}"
+                );
+                process.kill();
+                // Its devices are free when it has let go of their descriptors, and of the connection with them.
+                let _ = channel.wait_at_most(Some(DEATH));
+                while let Ok(Some(_)) = channel.receive::<serde_json::Value>() {}
+                let _ = process.ended(DEATH);
+                let _ = std::fs::remove_file(&socket);
+            }
+        }
+    }
+    adopted
+}
+
+fn ask(socket: &Path) -> Option<(Channel, Process)> {
+    let channel = match Channel::connect(socket) {
+        Ok(channel) => channel,
+        Err(error) => {
+            // Nobody listens there any more.
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                let _ = std::fs::remove_file(socket);
+            }
+            return None;
+        }
+    };
+    // Who listens, as the kernel knows it. Had that process ended since, its socket would not answer.
+    let process = Process::new(channel.peer().ok()?.0);
+    let asked = channel.wait_at_most(Some(ANSWER)).and_then(|()| channel.send_now(&ToHost::Hello { protocol: PROTOCOL }));
+    asked.map_err(|error| tracing::warn!(%error, "a handler host cannot be asked")).ok()?;
+    Some((channel, process))
+}
+
+fn answer(channel: &Channel) -> anyhow::Result<(HostFacts, Vec<(Found, Prepared)>)> {
+    let next = || {
+        let said = channel.receive::<FromHost>().context("it does not say what it is and has")?;
+        said.context("it ended")
+    };
+    match next()?.0 {
+        FromHost::Hello { protocol: PROTOCOL, .. } => {}
+        FromHost::Hello { protocol, version } => {
+            bail!("it is of version {version} and speaks protocol {protocol}, this is {PROTOCOL}");
+        }
+        other => bail!("it says {other:?} instead of hello"),
+    }
+    let facts = match next()?.0 {
+        FromHost::Ready(facts) => facts,
+        FromHost::Unloadable { reason } => bail!(reason),
+        other => bail!("it says {other:?} and not what it is"),
+    };
+    let mut devices = Vec::new();
+    loop {
+        match next()? {
+            (FromHost::Has { device, doing }, Some(fd)) => devices.push(found(&facts, device, doing, fd)?),
+            (FromHost::ThatIsAll, _) => break,
+            (other, _) => bail!("it says {other:?} and not what it has"),
+        }
+    }
+    channel.wait_at_most(None)?;
+    Ok((facts, devices))
+}
+
+fn found(facts: &HostFacts, device: DeviceSpec, doing: Doing, fd: OwnedFd) -> anyhow::Result<(Found, Prepared)> {
+    let id: BackstoreId = device.name.parse()?;
+    let name = DeviceName { id, subtype: facts.handler.subtype.clone(), config: device.config };
+    let prepared = Prepared {
+        fd: Arc::new(fd),
+        map_size: device.map_size,
+        facts: BackstoreFacts { size: device.size, block_size: device.block_size, hw_max_sectors: device.hw_max_sectors },
+    };
+    Ok((Found { minor: device.minor, name, doing }, prepared))
+}

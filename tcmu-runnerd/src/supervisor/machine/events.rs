@@ -1,0 +1,150 @@
+//! What the kernel says: devices that come, go and change.
+use std::{collections::HashSet, time::Instant};
+
+use tcmu::{BackstoreId, identity::DeviceName};
+
+use super::{Action, Device, HostName, HostState, Machine, Purpose, Stage, State, Token};
+use crate::protocol::DeviceChange;
+
+impl Machine {
+    pub(super) fn added(&mut self, token: Token, minor: u32, name: DeviceName, now: Instant) {
+        if self.settings.foreign.contains(&name.subtype) {
+            return;
+        }
+        let refuse = if self.stopping {
+            Some(libc::ESHUTDOWN)
+        } else if !self.handlers.contains(&name.subtype) {
+            tracing::warn!(device = %name.id, "there is no handler {:?}; it is refused", name.subtype);
+            Some(libc::ENOENT)
+        } else if self.devices.contains_key(&name.id) {
+            // Its removal was missed; the next attempt finds it gone.
+            self.removed(None, &name.id.clone(), now);
+            Some(libc::EAGAIN)
+        } else {
+            None
+        };
+        if let Some(errno) = refuse {
+            return self.answer_kernel(Some(token), -errno);
+        }
+        let mut device = Device::new(minor, name, now);
+        (device.added, device.deadline) = (Some(token), Some(now + self.settings.open_timeout));
+        self.insert(device);
+    }
+
+    /// A device that nobody has yet.
+    fn insert(&mut self, mut device: Device) {
+        let (id, minor, take_over) = (device.name.id.clone(), device.minor, device.take_over);
+        if self.settings.host_per_device.contains(&device.name.subtype) {
+            device.host.device = Some(id.clone());
+            self.hosts.insert(device.host.clone(), HostState::Down);
+            self.actions.push(Action::StartHost { host: device.host.clone() });
+        }
+        debug_assert!(Stage::New.may_become(device.state.stage()));
+        self.devices.insert(id.clone(), device);
+        self.actions.push(Action::Prepare { id, minor, take_over });
+    }
+
+    pub(super) fn removed(&mut self, token: Option<Token>, id: &BackstoreId, now: Instant) {
+        let Some(device) = self.devices.get_mut(id) else { return self.answer_kernel(token, 0) };
+        let earlier = device.removed.take();
+        device.removed = token;
+        device.unwanted = true;
+        if device.added.is_none() {
+            device.deadline = Some(now + self.settings.open_timeout);
+        }
+        let state = device.state.clone();
+        self.answer_kernel(earlier, 0);
+        match state {
+            State::Preparing | State::Opening | State::Closing | State::Blocking => {}
+            State::Waiting | State::Failed { .. } => self.forget(id),
+            State::Serving => self.close(id, now),
+        }
+    }
+
+    pub(super) fn reconfigured(&mut self, token: Token, id: &BackstoreId, change: DeviceChange, subtype: Option<&str>) {
+        let Some(device) = self.devices.get(id) else { return self.unknown_reconfigured(token, subtype) };
+        if subtype.is_some_and(|subtype| subtype != device.name.subtype) {
+            tracing::warn!(device = %id, "a device cannot move to another handler");
+            return self.answer_kernel(Some(token), -libc::EINVAL);
+        }
+        if device.state != State::Serving {
+            return self.answer_kernel(Some(token), -libc::EAGAIN);
+        }
+        let host = device.host.clone();
+        let request = self.request(id, &host, Purpose::Reconfigure(token, change.clone()));
+        self.actions.push(Action::Reconfigure { request, id: id.clone(), host, change });
+    }
+
+    fn unknown_reconfigured(&mut self, token: Token, subtype: Option<&str>) {
+        if !subtype.is_some_and(|subtype| self.settings.foreign.contains(subtype)) {
+            self.answer_kernel(Some(token), -libc::ENODEV);
+        }
+    }
+
+    /// Makes a device what it is by now for the kernel, which asked nobody.
+    pub(super) fn put_right(&mut self, id: &BackstoreId, change: DeviceChange) {
+        let Some(device) = self.devices.get(id).filter(|device| device.state == State::Serving) else { return };
+        tracing::warn!(device = %id, ?change, "changed while nobody watched; its handler is told now");
+        let host = device.host.clone();
+        let request = self.request(id, &host, Purpose::PutRight(change.clone()));
+        self.actions.push(Action::Reconfigure { request, id: id.clone(), host, change });
+    }
+
+    pub(super) fn note_change(&mut self, id: &BackstoreId, change: DeviceChange) {
+        if let (DeviceChange::Config(config), Some(device)) = (change, self.devices.get_mut(id)) {
+            device.name.config = config;
+        }
+    }
+
+    pub(super) fn present(&mut self, present: Vec<(u32, DeviceName)>, now: Instant) {
+        let there: HashSet<_> = present.iter().map(|(minor, name)| (name.id.clone(), *minor)).collect();
+        for id in self.ids(|device| !there.contains(&(device.name.id.clone(), device.minor))) {
+            self.removed(None, &id, now);
+        }
+        for (minor, name) in present {
+            if let Some(device) = self.devices.get_mut(&name.id) {
+                let adopted = std::mem::take(&mut device.adopted);
+                if adopted && device.name.config != name.config && device.name.subtype == name.subtype {
+                    self.put_right(&name.id, DeviceChange::Config(name.config));
+                }
+                continue;
+            }
+            if self.settings.foreign.contains(&name.subtype) {
+                continue;
+            }
+            if !self.handlers.contains(&name.subtype) {
+                tracing::warn!(device = %name.id, "there is no handler {:?}; the device is left alone", name.subtype);
+                continue;
+            }
+            tracing::info!(device = %name.id, "taking over");
+            let mut device = Device::new(minor, name, now);
+            (device.take_over, device.unserved) = (true, Some(now));
+            self.insert(device);
+        }
+    }
+}
+
+impl Device {
+    pub(super) fn new(minor: u32, name: DeviceName, now: Instant) -> Device {
+        let host = HostName::of_handler(&name.subtype);
+        Device {
+            minor,
+            name,
+            state: State::Preparing,
+            since: now,
+            host,
+            hangs: None,
+            take_over: false,
+            broken: false,
+            adopted: false,
+            unserved: None,
+            fail: None,
+            close_again: None,
+            said: None,
+            added: None,
+            removed: None,
+            unwanted: false,
+            deadline: None,
+        }
+    }
+}
