@@ -1,9 +1,12 @@
 #!/bin/bash
-# Runs the end-to-end tests one after the other: run.sh [NAME...]. Prints `ok NAME` or `FAIL NAME` with the daemon's log, and a summary.
+# Runs end-to-end tests one after the other: run.sh GROUP [NAME...], all of a group's or those named. Prints `ok NAME` or `FAIL NAME` with
+# the daemon's log, and a summary. A group is a directory here; each gets a boot of its own.
 cd "$(dirname "$0")" || exit 1
+group=$1
+shift
 passed=0 failed=0
-for test in test_*.sh; do
-    name=${test#test_} name=${name%.sh}
+for test in "$group"/test_*.sh; do
+    name=${test#*/test_} name=${name%.sh}
     [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
     : >/tmp/tcmu-runnerd.log
     dmesg -C
@@ -28,5 +31,5 @@ for test in test_*.sh; do
         timeout -k 5 90 bash ./clean.sh >/dev/null 2>&1
     fi
 done
-echo "end-to-end: $passed passed, $failed failed"
+echo "end-to-end, $group: $passed passed, $failed failed"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]

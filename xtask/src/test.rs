@@ -93,21 +93,52 @@ fn deny() -> anyhow::Result<()> {
     quietly("licences, duplicates, sources", Command::new(deny).args(["--all-features", "check", "licenses", "bans", "sources"]))
 }
 
-/// All end-to-end tests in one boot.
+/// The end-to-end tests, a boot for each group: a directory of `tests/e2e`.
 fn end_to_end(only: &[String]) -> anyhow::Result<()> {
     let vm = Vm::ensure(4, 2)?;
-    let script = root().join("tests/e2e/run.sh").display().to_string();
-    let mut command = vec!["bash", script.as_str()];
-    command.extend(only.iter().map(String::as_str));
-    let status = loudly(&mut with_limit(&vm.command(&command)))?;
-    anyhow::ensure!(status.success(), "end-to-end tests: {status}");
+    let tests = root().join("tests/e2e");
+    let groups = groups(&tests)?;
+    let known = |name: &String| groups.iter().any(|(_, tests)| tests.contains(name));
+    if let Some(unknown) = only.iter().find(|name| !known(name)) {
+        let names: Vec<&str> = groups.iter().flat_map(|(_, tests)| tests).map(String::as_str).collect();
+        anyhow::bail!("there is no end-to-end test {unknown:?}; there are: {}", names.join(", "));
+    }
+    let script = tests.join("run.sh").display().to_string();
+    let mut failed = Vec::new();
+    for (group, tests) in &groups {
+        let chosen: Vec<&str> = tests.iter().filter(|name| only.contains(name)).map(String::as_str).collect();
+        if chosen.is_empty() && !only.is_empty() {
+            continue;
+        }
+        let command = [vec!["bash", &script, group], chosen].concat();
+        let status = loudly(&mut with_limit(&vm.command(&command)))?;
+        if !status.success() {
+            failed.push(format!("{group} ({status})"));
+        }
+    }
+    anyhow::ensure!(failed.is_empty(), "end-to-end tests: {}", failed.join(", "));
     Ok(())
 }
 
-/// The same command, ended after 20 minutes: a guest that hangs must not hang the test.
+/// Groups and the names of their tests.
+fn groups(tests: &Path) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let name_of = |path: &Path| {
+        let name = path.file_name()?.to_str()?;
+        Some(name.strip_prefix("test_")?.strip_suffix(".sh")?.to_owned())
+    };
+    let mut groups = Vec::new();
+    for entry in std::fs::read_dir(tests)?.flatten().filter(|entry| entry.path().is_dir()) {
+        let tests: Vec<String> = std::fs::read_dir(entry.path())?.flatten().filter_map(|file| name_of(&file.path())).collect();
+        groups.push((entry.file_name().to_string_lossy().into_owned(), tests));
+    }
+    groups.sort();
+    Ok(groups)
+}
+
+/// The same command, ended after 40 minutes: a guest that hangs must not hang the test.
 fn with_limit(command: &Command) -> Command {
     let mut limited = Command::new("timeout");
-    limited.args(["-k", "10", "1200"]).arg(Path::new(command.get_program())).args(command.get_args());
+    limited.args(["-k", "10", "2400"]).arg(Path::new(command.get_program())).args(command.get_args());
     for (name, value) in command.get_envs() {
         if let Some(value) = value {
             limited.env(name, value);
