@@ -12,15 +12,20 @@ pub struct CommandId {
 }
 
 /// A command as it was fetched: all that is needed of it, copied out of the ring. Reused, so that nothing is allocated in the long run.
+///
+/// What most commands need, up to the first 16 bytes of the CDB, is in one cache line.
+#[repr(C, align(64))]
 pub struct Fetched {
     /// To complete it by.
     pub id: CommandId,
-    pub(super) cdb: [u8; MAX_CDB],
-    pub(super) cdb_len: usize,
-    pub(super) iovecs: Vec<libc::iovec>,
-    pub(super) bidi: usize,
     pub(super) data_len: u64,
+    pub(super) bidi: u32,
+    pub(super) cdb_len: u32,
+    pub(super) iovecs: Vec<libc::iovec>,
+    pub(super) cdb: [u8; MAX_CDB],
 }
+
+const _: () = assert!(std::mem::offset_of!(Fetched, cdb) + 16 <= 64);
 
 // SAFETY: the iovecs point into the mapping, which any thread may use; whoever holds a `Fetched` holds its ring's mapping too.
 unsafe impl Send for Fetched {}
@@ -29,11 +34,11 @@ impl Default for Fetched {
     fn default() -> Fetched {
         Fetched {
             id: CommandId { id: 0, generation: 0 },
-            cdb: [0; MAX_CDB],
+            data_len: 0,
+            bidi: 0,
             cdb_len: 0,
             iovecs: Vec::with_capacity(32),
-            bidi: 0,
-            data_len: 0,
+            cdb: [0; MAX_CDB],
         }
     }
 }
@@ -43,7 +48,7 @@ impl Fetched {
     /// at most).
     #[inline]
     pub fn cdb(&self) -> &[u8] {
-        &self.cdb[..self.cdb_len]
+        &self.cdb[..self.cdb_len as usize]
     }
 
     /// The first bytes of the CDB; those behind its end mean nothing. Where the operation code tells a length, it has that.
@@ -56,7 +61,7 @@ impl Fetched {
     /// The data buffer: Data-In or Data-Out, or the Data-Out of a bidirectional command. Pointers into the mapping.
     #[inline]
     pub fn data(&self) -> &[libc::iovec] {
-        &self.iovecs[..self.iovecs.len() - self.bidi]
+        &self.iovecs[..self.iovecs.len() - self.bidi as usize]
     }
 
     /// Bytes of the data buffer.
@@ -74,7 +79,7 @@ impl Fetched {
     /// The Data-In buffer of a bidirectional command.
     #[inline]
     pub fn bidi(&self) -> &[libc::iovec] {
-        &self.iovecs[self.iovecs.len() - self.bidi..]
+        &self.iovecs[self.iovecs.len() - self.bidi as usize..]
     }
 }
 

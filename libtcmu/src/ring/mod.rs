@@ -269,7 +269,7 @@ impl Ring {
         let Some(cdb_len) = entry.cdb(cdb.wrapping_sub(self.region.offset(at)), &mut into.cdb) else {
             return Err(self.outside(cdb, 0));
         };
-        (into.cdb_len, into.bidi) = (cdb_len, bidi as usize);
+        (into.cdb_len, into.bidi) = (cdb_len as u32, bidi);
         into.iovecs.clear();
         into.data_len = 0;
         for [base, length] in iovecs {

@@ -17,6 +17,8 @@ const MEASURE_EVERY: u32 = 64;
 const UNKNOWN: u32 = 2048;
 /// The shortest poll, in looks.
 const LEAST: u32 = 64;
+/// A glance: shorter than it takes to sleep and be woken.
+const GLANCE: Duration = Duration::from_micros(20);
 
 /// When to poll, and for how long.
 #[derive(Debug)]
@@ -39,12 +41,17 @@ impl Polling {
 
     /// There is nothing to do. Looks for something until it is there (`true`), or it is time to sleep.
     pub(super) fn look(&mut self, mut something: impl FnMut() -> bool) -> bool {
-        if self.most.is_zero() || !self.trial.polls() {
+        if self.most.is_zero() {
             return false;
         }
+        let most_looks = match self.trial.way() {
+            Way::Sleep => return false,
+            Way::Glance => self.looks_of(GLANCE),
+            Way::Poll => self.most_looks,
+        };
         // Twice the average gap finds nearly all; in a trial the gap is not known yet.
         let settled = self.trial.is_settled();
-        let window = if settled { (self.gap / 8).clamp(LEAST.min(self.most_looks), self.most_looks) } else { self.most_looks };
+        let window = if settled { (self.gap / 8).clamp(LEAST.min(most_looks), most_looks) } else { most_looks };
         self.polls = self.polls.wrapping_add(1);
         let measured = (!settled || self.polls.is_multiple_of(MEASURE_EVERY)).then(processor_time);
         let mut looks = 0;
@@ -74,6 +81,12 @@ impl Polling {
         }
     }
 
+    /// As many looks as fit into that time, but no more than are allowed.
+    fn looks_of(&self, time: Duration) -> u32 {
+        let looks = u128::from(self.most_looks) * time.min(self.most).as_nanos() / self.most.as_nanos().max(1);
+        u32::try_from(looks).unwrap_or(self.most_looks).max(1)
+    }
+
     /// Learns how long looks take.
     fn measure(&mut self, took: Duration, looks: u32) {
         let possible = self.most.as_nanos() * u128::from(looks) / took.as_nanos().max(1);
@@ -97,29 +110,49 @@ const CLOCK_EVERY: u32 = 16;
 const PERIOD: Duration = Duration::from_millis(40);
 const COMMANDS: u32 = 64;
 const PAUSE: Duration = Duration::from_millis(400);
-/// Periods of a trial, which are polling and not polling in turn, and periods until the next one.
-const TRIAL: u32 = 6;
+/// Periods of a trial, in which each way has its turn, and periods until the next one: more each time that it finds the same.
+const TRIAL: u32 = 9;
 const SETTLED: u32 = 60;
-/// Polling has to get so much more done, in percent, since it takes a processor.
-const GAIN: u64 = 25;
+const MOST_SETTLED: u32 = 960;
+/// A glance has to get so much more done, in percent.
+const GLANCE_GAIN: u64 = 3;
+/// And polling so much more than what costs less, since it takes a processor.
+const POLL_GAIN: u64 = 25;
+/// Who works for more than so much of its time, in percent, does not poll.
+const BUSY: u128 = 33;
 /// A rate that is so many times as high or as low as before, in percent: something else is going on, which calls for a new trial.
 const CHANGED: u64 = 160;
 
-/// Which of two ways gets more commands done.
+/// What to do when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Sleep at once.
+    Sleep,
+    /// Look for a moment.
+    Glance,
+    /// Look as long as it is allowed.
+    Poll,
+}
+
+/// Which of the ways gets more commands done.
 #[derive(Debug)]
 struct Trial {
     /// Commands come often enough for a trial. Where they don't, nobody polls.
     dense: bool,
     /// Periods since the trial began.
     period: u32,
-    /// Nanoseconds and commands of the periods of a trial: with polling, and without.
-    with: (u64, u64),
-    without: (u64, u64),
+    /// Periods after the trial until the next one.
+    settled: u32,
+    /// Nanoseconds and commands of the periods of a trial, for each way.
+    sums: [(u64, u64); 3],
+    /// It works for much of its time.
+    busy: bool,
     /// What the last trial found.
-    better: bool,
+    best: Way,
     /// Commands a second, as found by it.
     rate: u64,
-    start: Option<Instant>,
+    /// When the period began, and this thread's processor time then.
+    start: Option<(Instant, Duration)>,
     commands: u32,
     rounds: u32,
 }
@@ -129,9 +162,10 @@ impl Trial {
         Trial {
             dense: false,
             period: 0,
-            with: (0, 0),
-            without: (0, 0),
-            better: false,
+            settled: SETTLED,
+            sums: [(0, 0); 3],
+            busy: false,
+            best: Way::Sleep,
             rate: 0,
             start: None,
             commands: 0,
@@ -139,9 +173,17 @@ impl Trial {
         }
     }
 
-    /// Whether to poll now.
-    fn polls(&self) -> bool {
-        self.dense && if self.period < TRIAL { self.period.is_multiple_of(2) } else { self.better }
+    /// What to do now.
+    fn way(&self) -> Way {
+        match self.period {
+            _ if !self.dense => Way::Sleep,
+            TRIAL.. => self.best,
+            period => match period % 3 {
+                1 => Way::Glance,
+                2 if !self.busy => Way::Poll,
+                _ => Way::Sleep,
+            },
+        }
     }
 
     fn is_settled(&self) -> bool {
@@ -157,39 +199,54 @@ impl Trial {
         }
         self.rounds = 0;
         let now = Instant::now();
-        let Some(start) = self.start else {
-            (self.start, self.commands) = (Some(now), 0);
+        let Some((start, worked)) = self.start else {
+            (self.start, self.commands) = (Some((now, processor_time())), 0);
             return;
         };
         let took = now - start;
         if took > PAUSE {
-            *self = Trial { start: Some(now), ..Trial::new() };
+            *self = Trial { start: Some((now, processor_time())), ..Trial::new() };
         } else if took >= PERIOD && self.commands >= COMMANDS {
+            let work = processor_time();
             if self.dense {
-                self.ended(took, self.commands);
+                self.ended(took, work.saturating_sub(worked), self.commands);
             }
-            (self.dense, self.start, self.commands) = (true, Some(now), 0);
+            (self.dense, self.start, self.commands) = (true, Some((now, work)), 0);
         }
     }
 
-    /// A period ended.
-    fn ended(&mut self, took: Duration, commands: u32) {
+    /// A period ended, which took and worked so long.
+    fn ended(&mut self, took: Duration, worked: Duration, commands: u32) {
         let time = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let rate = |(time, commands): (u64, u64)| commands.saturating_mul(1_000_000_000) / time.max(1);
         let now = rate((time, commands.into()));
+        let way = self.way();
         if self.period < TRIAL {
-            let sum = if self.polls() { &mut self.with } else { &mut self.without };
+            let sum = &mut self.sums[way as usize];
             *sum = (sum.0 + time, sum.1 + u64::from(commands));
+            if way == Way::Sleep {
+                self.busy = worked.as_nanos() * 100 > took.as_nanos() * BUSY;
+            }
         }
         self.period += 1;
         if self.period == TRIAL {
-            let (with, without) = (rate(self.with), rate(self.without));
-            self.better = with * 100 >= without * (100 + GAIN);
-            self.rate = if self.better { with } else { without };
+            let [sleep, glance, poll] = self.sums.map(rate);
+            let before = self.best;
+            (self.best, self.rate) = (Way::Sleep, sleep);
+            if glance * 100 >= sleep * (100 + GLANCE_GAIN) {
+                (self.best, self.rate) = (Way::Glance, glance);
+            }
+            if poll * 100 >= self.rate * (100 + POLL_GAIN) {
+                (self.best, self.rate) = (Way::Poll, poll);
+            }
+            self.settled = if self.best == before { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
         } else if self.period > TRIAL {
             let changed = now * 100 > self.rate * CHANGED || self.rate * 100 > now * CHANGED;
-            if changed || self.period > TRIAL + SETTLED {
-                (self.period, self.with, self.without) = (0, (0, 0), (0, 0));
+            if changed {
+                self.settled = SETTLED;
+            }
+            if changed || self.period > TRIAL + self.settled {
+                (self.period, self.sums) = (0, [(0, 0); 3]);
             }
         }
     }
@@ -203,7 +260,7 @@ mod tests {
 
     /// As after a trial that polling won.
     fn settled(mut polling: Polling) -> Polling {
-        (polling.trial.dense, polling.trial.period, polling.trial.better) = (true, TRIAL, true);
+        (polling.trial.dense, polling.trial.period, polling.trial.best) = (true, TRIAL, Way::Poll);
         polling
     }
 
@@ -220,8 +277,19 @@ mod tests {
     #[test]
     fn a_trial_polls_every_time_and_whole() {
         let mut polling = Polling::new(MOST);
-        polling.trial.dense = true;
+        (polling.trial.dense, polling.trial.period) = (true, 2);
         assert!((0..1000).all(|_| looks_in_vain(&mut polling) >= LEAST), "{polling:?}");
+    }
+
+    #[test]
+    fn a_glance_is_much_shorter_than_a_poll() {
+        let mut polling = Polling::new(MOST);
+        (polling.trial.dense, polling.trial.period) = (true, 1);
+        let glance = polling.looks_of(GLANCE);
+        assert_eq!(glance, polling.most_looks / 50);
+        assert_eq!(looks_in_vain(&mut polling), glance);
+        let short = Polling::new(Duration::from_micros(5));
+        assert_eq!(short.looks_of(GLANCE), short.most_looks, "no longer than a poll may be");
     }
 
     #[test]
@@ -229,7 +297,7 @@ mod tests {
         let mut polling = Polling::new(MOST);
         for _ in 0..10_000 {
             polling.did(1);
-            polling.trial.start = polling.trial.start.map(|start| start - Duration::from_millis(50));
+            polling.trial.start = polling.trial.start.map(|(start, worked)| (start - Duration::from_millis(50), worked));
             assert_eq!(looks_in_vain(&mut polling), 0, "{polling:?}");
         }
     }
@@ -271,36 +339,52 @@ mod tests {
         assert_eq!(looks_in_vain(&mut polling), polling.most_looks);
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What a trial does in most of many periods, where so many commands are done in a second by each way, and so much of a second is
+    /// worked.
+    fn does(rates: [u32; 3], worked: Duration) -> Option<Way> {
+        let mut trial = Trial { dense: true, ..Trial::new() };
+        let mut times = [0; 3];
+        let periods = 20 * (TRIAL + SETTLED);
+        for _ in 0..periods {
+            let way = trial.way();
+            times[way as usize] += 1;
+            trial.ended(SECOND, worked, rates[way as usize]);
+        }
+        [Way::Sleep, Way::Glance, Way::Poll].into_iter().find(|way| times[*way as usize] * 100 >= periods * 95)
+    }
+
     #[test]
     fn what_gets_more_done_is_done() {
-        // Commands a second with polling and without, and whether to poll.
-        for (with, without, better) in [(2000, 1000, true), (1000, 2000, false), (1010, 1000, false), (1000, 1000, false)] {
-            let mut trial = Trial { dense: true, ..Trial::new() };
-            let mut polled = 0;
-            let periods = 10 * (TRIAL + SETTLED);
-            for _ in 0..periods {
-                polled += u32::from(trial.polls());
-                let rate = if trial.polls() { with } else { without };
-                trial.ended(Duration::from_secs(1), rate);
-            }
-            let share = polled * 100 / periods;
-            assert!(if better { share >= 94 } else { share <= 6 }, "{with} against {without}: {share} %");
-        }
+        let idle = SECOND / 10;
+        assert_eq!(does([1000, 1000, 2000], idle), Some(Way::Poll));
+        assert_eq!(does([1000, 1200, 2000], idle), Some(Way::Poll));
+        assert_eq!(does([2000, 1000, 1000], idle), Some(Way::Sleep));
+        assert_eq!(does([1000, 1000, 1010], idle), Some(Way::Sleep), "polling has its price");
+        assert_eq!(does([1000, 1200, 1300], idle), Some(Way::Glance), "and must be worth that against a glance");
+        assert_eq!(does([1000, 1000, 1000], idle), Some(Way::Sleep));
+    }
+
+    #[test]
+    fn who_is_busy_does_not_poll() {
+        assert_eq!(does([1000, 1000, 2000], SECOND / 2), Some(Way::Sleep));
+        assert_eq!(does([1000, 1200, 2000], SECOND / 2), Some(Way::Glance));
     }
 
     #[test]
     fn a_change_calls_for_a_new_trial() {
         let mut trial = Trial { dense: true, ..Trial::new() };
-        (0..TRIAL + 2).for_each(|_| trial.ended(Duration::from_secs(1), 1000));
+        (0..TRIAL + 2).for_each(|_| trial.ended(SECOND, SECOND / 10, 1000));
         assert!(trial.is_settled());
-        trial.ended(Duration::from_secs(1), 3000);
+        trial.ended(SECOND, SECOND / 10, 3000);
         assert!(!trial.is_settled());
     }
 
     #[test]
     fn a_poll_is_no_longer_than_it_may_be() {
         let mut polling = Polling::new(Duration::from_micros(50));
-        polling.trial.dense = true;
+        (polling.trial.dense, polling.trial.period) = (true, 2);
         // Looks are measured in a trial.
         for _ in 0..200 {
             looks_in_vain(&mut polling);

@@ -3,6 +3,8 @@
 //!
 //! `commands [--batch N] [--seconds S] [--json] [--plugins DIR] [CASE...]`, or `commands --count N CASE` to execute exactly so many
 //! batches: for instruction counts.
+mod peer;
+
 use std::{
     hint::black_box,
     path::{Path, PathBuf},
@@ -122,8 +124,12 @@ fn file(plugins: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
 
 type Sides = fn(&Path, usize) -> (SimKernel, Box<dyn Side>);
 
+/// The peer, which is left out where it isn't installed.
+const LIBTCMU: &str = "libtcmu ring";
+
 const CASES: &[(&str, Sides, Make)] = &[
     ("ring", ring, read_4k),
+    (LIBTCMU, peer::libtcmu, read_4k),
     ("null read", null, read_4k),
     ("null write", null, write_4k),
     ("test unit ready", null, test_unit_ready),
@@ -227,6 +233,9 @@ fn main() {
     }
     let mut lines = Vec::new();
     for (name, sides, make) in CASES.iter().filter(|(name, ..)| names.is_empty() || names.iter().any(|wanted| wanted == name)) {
+        if *name == LIBTCMU && !peer::is_there() {
+            continue;
+        }
         let (mut kernel, mut side) = sides(&plugins, batch);
         if let Some(count) = count {
             run(&mut kernel, &mut *side, *make, batch, |done| done == count);
