@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`config`] | `tcmu.toml` |
+//! | [`legacy`] | what tcmu-runner's users bring along: options, `tcmu.conf` |
 //! | [`logging`] | where log lines go, and which |
 //! | [`plugins`] | finding plugins |
 //! | [`trust`] | whether a plugin's or the configuration's file could be somebody else's work |
@@ -10,13 +11,16 @@
 //! | [`host`] | a handler host: the process that loads one plugin and serves its devices |
 //! | [`protocol`] | what the two say to each other |
 //! | [`dbus`] | the bus: `org.kernel.TCMUService1` for `targetcli`, and our own control interface |
+//! | [`notify`] | what systemd is told |
 //! | [`run_dir`] | the lock, and the sockets of hosts |
 //! | [`policy`] | what happens to a device's commands while its handler is away or hangs |
 //! | [`process`] | what a process is allowed, and how it is treated under memory pressure |
 pub mod config;
 pub mod dbus;
 pub mod host;
+pub mod legacy;
 pub mod logging;
+pub mod notify;
 pub mod plugins;
 pub mod policy;
 pub mod process;

@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use tcmu::server::IoEngine;
 use tcmu_runnerd::{
     config::Config,
     host::{self, HostOptions},
-    logging, plugins, process,
+    legacy, logging, plugins, process,
     protocol::{Channel, FromHost, HandlerFacts},
     run_dir::{self, RunDir},
     supervisor::{self, Start},
@@ -36,6 +36,8 @@ struct Arguments {
     /// Validate the configuration and the plugins, print what would be loaded, and exit.
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    legacy: legacy::Options,
     #[command(subcommand)]
     command: Option<Sub>,
 }
@@ -105,11 +107,13 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         })?;
         return Ok(ExitCode::SUCCESS);
     }
+    arguments.legacy.notes().iter().for_each(|note| eprintln!("tcmu-runnerd: {note}"));
     let mut config = Config::load(arguments.config.as_deref())?;
-    if let Some(path) = arguments.handler_path {
-        config.handler_path = path;
+    if let Some(path) = &arguments.handler_path {
+        config.handler_path.clone_from(path);
     }
-    if let Some(level) = &arguments.log_level {
+    let log_level = arguments.log_level.or_else(|| arguments.legacy.debug.then(|| "debug".into()));
+    if let Some(level) = &log_level {
         if !logging::is_level(level) {
             bail!("--log-level {level}: error, warn, info, debug or trace is needed");
         }
@@ -125,12 +129,14 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         bail!("this daemon configures the kernel: start it as root (--check works without)");
     }
+    arguments.legacy.set_limit().context("-f")?;
     process::set_io_flusher();
     logging::start(&config.log_level, "");
     let run = RunDir::lock(&arguments.run_dir)?;
     // Now, while it is still the one that runs.
     let program = std::env::current_exe()?;
-    supervisor::run(Start { program, config, config_path: arguments.config, log_level: arguments.log_level }, run)?;
+    let Arguments { config: config_path, handler_path, .. } = arguments;
+    supervisor::run(Start { program, config, config_path, log_level, handler_path }, run)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -142,7 +148,7 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
     for plugin in plugins::find(&config.handler_path) {
         let facts = plugins::check(&plugin).map_err(anyhow::Error::from).and_then(|()| probe(&plugin));
         match facts {
-            Ok(facts) if config.disabled_handlers.contains(&facts.subtype) => {
+            Ok(facts) if !config.of_handler(&facts.subtype).enabled => {
                 println!("disabled: {} ({})", facts.subtype, plugin.display());
             }
             Ok(facts) if subtypes.contains(&facts.subtype) => {

@@ -1,11 +1,11 @@
 //! What happens to a device's commands while its handler is away or hangs: decided by the operator, for all, for a handler, for a device.
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tcmu::BackstoreId;
 
 /// What to do with a handler that hangs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HangAction {
     /// Say so, in the log and in `tcmuctl devices`.
@@ -26,7 +26,7 @@ pub struct Policy {
 }
 
 /// What the configuration says for one handler or device only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)] // as in Config
 pub struct PolicyChange {

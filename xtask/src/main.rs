@@ -1,6 +1,9 @@
 //! What the README's commands call: `cargo xtask test`, `demo`, `bench`, `vm`.
 mod bench;
 mod demo;
+mod docs;
+mod install;
+mod package;
 mod packages;
 mod progress;
 mod test;
@@ -50,6 +53,12 @@ enum Sub {
         #[arg(long)]
         cases: Option<String>,
     },
+    /// Builds the Debian packages, into target/packages.
+    Package {
+        /// RPMs too.
+        #[arg(long)]
+        rpm: bool,
+    },
     /// Runs a command on a real kernel, as root, with this build on PATH.
     Vm {
         /// GiB of memory.
@@ -83,6 +92,7 @@ fn main() -> ExitCode {
         Sub::Bench { only, rounds, seconds, targets, cases } => {
             bench::run(&bench::Options { only, rounds, seconds, targets, cases })
         }
+        Sub::Package { rpm } => package::run(rpm).map(|()| 0),
         Sub::Vm { memory, cpus, no_build, command } => vm::run_command(memory, cpus, !no_build, &command),
     };
     match outcome {

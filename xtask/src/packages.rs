@@ -31,6 +31,12 @@ const CLIENTS: &[&str] = &[
 /// What the benches need besides.
 const PEERS: &[&str] = &["tcmu-runner", "valgrind", "linux-perf", "libc6-dev"];
 
+/// What packing needs.
+const PACKING: &[&str] = &["binutils", "dpkg-dev", "file", "libc6-dev"];
+
+/// What the test of installation needs besides.
+const IMAGE: &[&str] = &["debootstrap", "e2fsprogs", "busybox-static", "cpio"];
+
 /// A command as root.
 pub fn as_root(program: &str) -> Command {
     // SAFETY would be needed for geteuid; the file system tells as well.
@@ -59,6 +65,16 @@ pub fn ensure() -> anyhow::Result<()> {
 /// Installs what the benches need and isn't there.
 pub fn ensure_peers() -> anyhow::Result<()> {
     install(&[PEERS])
+}
+
+/// Installs what packing needs and isn't there.
+pub fn ensure_packing() -> anyhow::Result<()> {
+    install(&[PACKING])
+}
+
+/// Installs what making a Debian image needs and isn't there.
+pub fn ensure_image() -> anyhow::Result<()> {
+    install(&[IMAGE])
 }
 
 fn install(lists: &[&[&str]]) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 use std::{path::Path, process::Command, time::Instant};
 
 use crate::{
+    install, package,
     progress::{loudly, quietly},
     root,
     vm::{self, Vm},
@@ -19,6 +20,7 @@ const STEPS: &[Step] = &[
     ("build", |_| vm::build()),
     ("conformance", |_| conformance()),
     ("e2e", end_to_end),
+    ("install", |_| install::run()),
     ("fuzz", |_| {
         let mut replay = Command::new("cargo");
         replay.args(["test", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"]);
@@ -84,12 +86,7 @@ fn conformance() -> anyhow::Result<()> {
 
 /// Licences, duplicates and sources of our dependencies. Without the advisory database, which can't be fetched everywhere.
 fn deny() -> anyhow::Result<()> {
-    let tools = root().join("target/tools");
-    let deny = tools.join("bin/cargo-deny");
-    if !deny.exists() {
-        let mut install = Command::new("cargo");
-        quietly("installing cargo-deny", install.args(["install", "cargo-deny", "--locked", "--quiet", "--root"]).arg(&tools))?;
-    }
+    let deny = package::tool("cargo-deny")?;
     quietly("licences, duplicates, sources", Command::new(deny).args(["--all-features", "check", "licenses", "bans", "sources"]))
 }
 

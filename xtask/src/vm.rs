@@ -78,6 +78,15 @@ fn ensure_virtme() -> anyhow::Result<()> {
     quietly("installing virtme-ng", Command::new(venv.join("bin/pip")).args(["install", "-q", "virtme-ng"]))
 }
 
+/// The kernel, and its version.
+pub fn kernel() -> anyhow::Result<(PathBuf, String)> {
+    packages::ensure()?;
+    fs::create_dir_all(cache())?;
+    let kernel = ensure_kernel()?;
+    let version = fs::read_to_string(cache().join("kernel"))?;
+    Ok((kernel, version))
+}
+
 /// Debian's current kernel, unpacked to where virtme-ng looks for it; it is not installed as this machine's.
 fn ensure_kernel() -> anyhow::Result<PathBuf> {
     let marker = cache().join("kernel");

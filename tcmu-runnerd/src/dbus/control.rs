@@ -44,6 +44,12 @@ impl Control {
         std::process::id()
     }
 
+    /// Why the configuration's file, as it was read last, is not in force; empty if it is.
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn config_problem(&self) -> zbus::fdo::Result<String> {
+        self.0.ask(|reply| Question::ConfigProblem { reply }).await
+    }
+
     /// A dictionary for each plugin.
     async fn list_handlers(&self) -> zbus::fdo::Result<Vec<HashMap<String, OwnedValue>>> {
         self.0.ask(|reply| Question::Handlers { reply }).await.map(dictionaries)
@@ -91,6 +97,9 @@ pub trait Control {
     /// The supervisor's process id.
     #[zbus(property)]
     fn pid(&self) -> zbus::Result<u32>;
+    /// Why the configuration's file is not in force; empty if it is.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn config_problem(&self) -> zbus::Result<String>;
     /// A dictionary for each plugin.
     fn list_handlers(&self) -> zbus::Result<Vec<HashMap<String, OwnedValue>>>;
     /// A dictionary for each device.

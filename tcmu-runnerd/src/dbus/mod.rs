@@ -51,6 +51,11 @@ pub enum Question {
         /// A row each.
         reply: oneshot::Sender<Vec<Row>>,
     },
+    /// Why the configuration's file is not in force.
+    ConfigProblem {
+        /// Nothing if it is.
+        reply: oneshot::Sender<String>,
+    },
     /// Log more or less.
     SetLogLevel {
         /// A level or filter.
@@ -83,6 +88,13 @@ impl Question {
         | Question::Reload { reply, .. } = self
         {
             let _ = reply.send((yes, message));
+        }
+    }
+
+    /// Answers a question that wants words.
+    pub fn answer_text(self, text: String) {
+        if let Question::ConfigProblem { reply } = self {
+            let _ = reply.send(text);
         }
     }
 
@@ -220,6 +232,7 @@ mod tests {
                     | Question::Reload { .. } => {
                         question.answer_check(false, "the path is wrong".into());
                     }
+                    Question::ConfigProblem { .. } => question.answer_text("x:1: wrong".into()),
                     Question::Handlers { .. } | Question::Devices { .. } => {
                         question.answer_rows(vec![vec![
                             ("size".into(), Field::Number(5)),

@@ -44,8 +44,6 @@ pub(super) struct Host {
     pub(super) plugin: PathBuf,
     /// The only device it serves, where each has a host of its own.
     pub(super) device: Option<BackstoreId>,
-    /// Whom it runs as; `None` is root.
-    pub(super) user: Option<String>,
     /// Known once it was ready for the first time.
     pub(super) facts: Option<HostFacts>,
     /// Why it can't be loaded.
@@ -163,12 +161,10 @@ impl Running {
 }
 
 impl Host {
-    pub(super) fn new(plugin: PathBuf, config: &Config) -> Host {
-        let user = config.host_users.get(&subtype_by_file(&plugin)).cloned();
+    pub(super) fn new(plugin: PathBuf) -> Host {
         Host {
             plugin,
             device: None,
-            user,
             facts: None,
             unloadable: None,
             running: None,
@@ -184,8 +180,8 @@ impl Host {
     }
 
     /// A host like this one, for one device.
-    pub(super) fn for_device(&self, device: BackstoreId, config: &Config) -> Host {
-        Host { device: Some(device), facts: self.facts.clone(), ..Host::new(self.plugin.clone(), config) }
+    pub(super) fn for_device(&self, device: BackstoreId) -> Host {
+        Host { device: Some(device), facts: self.facts.clone(), ..Host::new(self.plugin.clone()) }
     }
 
     /// A host that another supervisor started.
@@ -193,7 +189,6 @@ impl Host {
         Host {
             plugin: facts.plugin.clone(),
             device: facts.device.as_ref().and_then(|device| device.parse().ok()),
-            user: facts.user.clone(),
             facts: Some(facts),
             unloadable: None,
             running: Some(Running { ready: Some(Instant::now()), ..running }),
@@ -253,6 +248,9 @@ impl Host {
         let (listener, socket) = run.socket()?;
         // Of this very program, even if there is another one at its path by now. The subtype is for those who look at a list of
         // processes.
+        let settings = config.of_handler(&self.subtype());
+        // Whom it runs as is decided before it can say what it is.
+        let by_file = config.of_handler(&subtype_by_file(&self.plugin));
         let mut command = Command::new("/proc/self/exe");
         command
             .arg0("tcmu-runnerd")
@@ -260,17 +258,17 @@ impl Host {
             .arg(self.subtype())
             .arg(&self.plugin)
             .args(["--log-level", &config.log_level])
-            .args(["--reactors", &config.reactors.to_string()])
-            .args(["--workers", &config.workers.to_string()])
-            .args(["--io-engine", &config.io_engine])
-            .args(["--poll", &config.poll_microseconds.to_string()]);
+            .args(["--reactors", &settings.reactors.to_string()])
+            .args(["--workers", &settings.workers.to_string()])
+            .args(["--io-engine", &settings.io_engine])
+            .args(["--poll", &settings.poll_microseconds.to_string()]);
         if let Some(device) = &self.device {
             command.args(["--device", &device.to_string()]);
         }
-        if let Some(user) = &self.user {
+        if let Some(user) = &by_file.user {
             command.args(["--user", user]);
         }
-        if config.unconfined_handlers.contains(&subtype_by_file(&self.plugin)) {
+        if !by_file.confined {
             command.arg("--unconfined");
         }
         let channel = Channel::connect(&socket)?;

@@ -32,7 +32,7 @@ impl Supervisor {
                 tracing::error!("plugin refused: {distrust}");
                 continue;
             }
-            let host = Host::new(plugin, &self.config);
+            let host = Host::new(plugin);
             self.add_host(host);
         }
         let end = Instant::now() + LOAD;
@@ -105,15 +105,17 @@ impl Supervisor {
             return Ok(());
         }
         let path = plugin.display();
-        if self.config.disabled_handlers.contains(subtype) {
+        if !self.config.of_handler(subtype).enabled {
             return Err(self.refuse(key, format!("{path}: disabled by the configuration")));
         }
-        if self.config.host_users.get(subtype) != host.user.as_ref() {
-            let file = subtype_by_file(&plugin);
+        let file = subtype_by_file(&plugin);
+        let of_file = self.config.of_handler(&file);
+        let of_subtype = self.config.of_handler(subtype);
+        if (of_file.user, of_file.confined) != (of_subtype.user, of_subtype.confined) {
             return Err(self.refuse(
                 key,
                 format!(
-                    "{path}: its subtype is {subtype:?}, not {file:?} as its file name says: host_users needs them to be the same"
+                    "{path}: its subtype is {subtype:?}, not {file:?} as its file name says: user and confined in [handler.NAME] need them to be the same"
                 ),
             ));
         }

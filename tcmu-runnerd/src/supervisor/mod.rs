@@ -10,6 +10,7 @@
 //! | `loading` | plugins that become handlers, or don't |
 //! | `replacement` | hosts and the daemon itself exchanged for newer ones |
 //! | `questions` | what the bus asks |
+//! | `settings` | the configuration, read again |
 mod adoption;
 mod hosts;
 mod kernel;
@@ -18,10 +19,11 @@ pub mod machine;
 mod process;
 mod questions;
 mod replacement;
+mod settings;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
@@ -40,7 +42,7 @@ use tcmu::{BackstoreId, Roots, configfs::BackstoreFacts};
 use crate::{
     config::Config,
     dbus::{Bus, Question},
-    logging,
+    notify::{Watchdog, notify},
     protocol::{DeviceChange, DeviceSpec, FromHost, Outcome, PROTOCOL, ToHost},
     run_dir::RunDir,
 };
@@ -62,6 +64,8 @@ pub(crate) enum Happening {
     /// Whether the program at our path can take over.
     Successor(Result<(), String>),
     Bus(Question),
+    /// The configuration's file was written, replaced or removed.
+    ConfigChanged,
     Signal(i32),
 }
 
@@ -83,8 +87,10 @@ pub struct Start {
     pub config: Config,
     /// Where it was read from, to read it again.
     pub config_path: Option<PathBuf>,
-    /// The command line's level, which counts more than the file's.
+    /// The command line's level and directories, which count more than the file's.
     pub log_level: Option<String>,
+    /// Likewise.
+    pub handler_path: Option<Vec<PathBuf>>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -105,6 +111,8 @@ pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
     };
     supervisor.go_on_with(adopted);
     supervisor.rescan();
+    supervisor.name_unknown_handlers();
+    supervisor.watch_config();
     notify("READY=1");
     tracing::info!("ready");
     supervisor.serve(&happened);
@@ -114,7 +122,11 @@ pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
 
 struct Supervisor {
     start: Start,
+    /// What is in force.
     config: Config,
+    /// What the file said when it was read last, and why it could not be since.
+    read: Config,
+    config_problem: Option<String>,
     run: RunDir,
     happenings: Sender<Happening>,
     hosts: BTreeMap<HostKey, Host>,
@@ -132,6 +144,7 @@ struct Supervisor {
     handover: Option<Handover>,
     /// When to stop waiting for devices to be closed.
     end: Option<Instant>,
+    watchdog: Watchdog,
 }
 
 /// A host of an earlier supervisor that is kept.
@@ -147,12 +160,14 @@ impl Supervisor {
         let settings = Settings {
             open_timeout: config.open_timeout(),
             foreign: config.foreign_subtypes.iter().cloned().collect(),
-            host_per_device: config.host_per_device.iter().cloned().collect(),
+            host_per_device: config.handler.keys().filter(|name| config.of_handler(name).host_per_device).cloned().collect(),
             policies: config.policies(),
         };
         Supervisor {
             start,
+            read: config.clone(),
             config,
+            config_problem: None,
             run,
             happenings,
             hosts: BTreeMap::new(),
@@ -168,6 +183,7 @@ impl Supervisor {
             replacements: Vec::new(),
             handover: None,
             end: None,
+            watchdog: Watchdog::from_environment(),
         }
     }
 
@@ -180,7 +196,7 @@ impl Supervisor {
             let host = Host::adopted(facts, running);
             let Some(name) = host.name() else { continue };
             let other = self.key_of(&name).is_some();
-            let wanted = host.device.is_none() && !self.config.disabled_handlers.contains(&name.subtype);
+            let wanted = host.device.is_none() && self.config.of_handler(&name.subtype).enabled;
             // One of two that were about to change places, or one whose device is gone.
             if other || (devices.is_empty() && !wanted) {
                 let Host { running: Some(running), .. } = host else { continue };
@@ -249,11 +265,12 @@ impl Supervisor {
         let waiting = self.waiting.values().map(|(_, deadline)| *deadline);
         let gatherings = self.gatherings.values().map(|gathering| gathering.deadline);
         let own = self.machine.next_tick().into_iter().chain(self.end).chain(self.replacement_deadline());
-        hosts.chain(waiting).chain(gatherings).chain(own).chain([self.look]).min()
+        hosts.chain(waiting).chain(gatherings).chain(own).chain(self.watchdog.next()).chain([self.look]).min()
     }
 
     fn time_passes(&mut self) {
         let now = Instant::now();
+        self.watchdog.tell(now);
         self.restart_hosts();
         if self.machine.next_tick().is_some_and(|at| at <= now) {
             self.input(Input::Tick);
@@ -350,6 +367,7 @@ impl Supervisor {
             }
             Happening::Successor(outcome) => self.successor(outcome),
             Happening::Bus(question) => self.asked(question),
+            Happening::ConfigChanged => self.config_changed(),
             Happening::Signal(SIGHUP) => {
                 if let Err(error) = self.reload() {
                     tracing::error!("{error}");
@@ -407,7 +425,7 @@ impl Supervisor {
 
     fn start_device_host(&mut self, name: HostName) {
         let (Some(device), Some(first)) = (name.device, self.host_of(&HostName::of_handler(&name.subtype))) else { return };
-        let host = first.for_device(device, &self.config);
+        let host = first.for_device(device);
         self.add_host(host);
     }
 
@@ -549,52 +567,6 @@ impl Supervisor {
         }
     }
 
-    fn set_log_level(&mut self, level: &str) {
-        logging::set_level(level);
-        level.clone_into(&mut self.config.log_level);
-        self.settings_changed();
-    }
-
-    /// Tells a host how we want it.
-    fn send_settings(&self, key: HostKey) {
-        if let Some(host) = self.hosts.get(&key) {
-            let alive_ms = self.look_period().as_millis() as u64;
-            host.send(ToHost::Settings { log_level: self.config.log_level.clone(), alive_ms }, None);
-        }
-    }
-
-    fn settings_changed(&self) {
-        self.hosts.keys().for_each(|key| self.send_settings(*key));
-    }
-
-    /// Reads the configuration again. What is wrong changes nothing.
-    fn reload(&mut self) -> Result<(), String> {
-        let new = Config::load(self.start.config_path.as_deref())
-            .map_err(|error| format!("the configuration stays as it was: {error}"))?;
-        let at_once = |config: &mut Config| {
-            config.log_level = self.start.log_level.clone().unwrap_or_else(|| new.log_level.clone());
-            config.give_up_seconds = new.give_up_seconds;
-            config.hang_seconds = new.hang_seconds;
-            config.hang_action = new.hang_action;
-            config.policies.clone_from(&new.policies);
-        };
-        let mut old = self.start.config.clone();
-        at_once(&mut old);
-        let mut wanted = new.clone();
-        (wanted.handler_path, wanted.log_level) = (old.handler_path.clone(), old.log_level.clone());
-        if wanted != old {
-            tracing::warn!(
-                "log_level and what is done for devices without a handler change at once; the rest of the configuration does with `tcmuctl reload --exec`, or at the next start"
-            );
-        }
-        at_once(&mut self.config);
-        self.machine.set_policies(self.config.policies());
-        let level = self.config.log_level.clone();
-        self.set_log_level(&level);
-        tracing::info!("configuration read again");
-        Ok(())
-    }
-
     fn stop(&mut self, signal: i32) {
         if self.end.is_some() {
             tracing::warn!("told to stop again: ending at once");
@@ -632,20 +604,4 @@ fn watch_signals(happenings: &Sender<Happening>) -> anyhow::Result<signal_hook::
         }
     })?;
     Ok(handle)
-}
-
-/// Tells systemd (sd_notify(3)).
-fn notify(state: &str) {
-    use std::os::{
-        linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixDatagram},
-    };
-    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
-    let address = match path.strip_prefix('@') {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(Path::new(&path)),
-    };
-    if let (Ok(socket), Ok(address)) = (UnixDatagram::unbound(), address) {
-        let _ = socket.send_to_addr(state.as_bytes(), &address);
-    }
 }

@@ -59,13 +59,14 @@ impl Supervisor {
                 question.answer_rows(rows);
             }
             Question::Devices { .. } => self.gather(question),
+            Question::ConfigProblem { .. } => question.answer_text(self.config_problem.clone().unwrap_or_default()),
             Question::RestartHandler { subtype, .. } => {
                 let subtype = subtype.clone();
                 self.restart_handler(&subtype, question);
             }
             Question::Reload { exec: true, .. } => self.hand_over(Some(question)),
             Question::Reload { exec: false, .. } => match self.reload() {
-                Ok(()) => question.answer_check(true, "configuration read again".into()),
+                Ok(said) => question.answer_check(true, said),
                 Err(error) => question.answer_check(false, error),
             },
             Question::SetLogLevel { level, .. } => {

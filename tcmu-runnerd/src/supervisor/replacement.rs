@@ -12,10 +12,10 @@ use super::{
     Happening, Supervisor,
     hosts::{Host, HostKey},
     machine::{HostName, Input},
-    notify,
 };
 use crate::{
     dbus::Question,
+    notify::notify,
     plugins,
     protocol::{FromHost, HostFacts, PROTOCOL},
 };
@@ -150,7 +150,7 @@ impl Supervisor {
 
     /// Keeps a process ready for each handler that serves devices: loading the plugin is most of the pause when a host dies.
     pub(super) fn start_standbys(&mut self, now: Instant) {
-        if !self.config.standby || self.end.is_some() || self.handover.is_some() {
+        if self.end.is_some() || self.handover.is_some() {
             return;
         }
         for (key, host) in &mut self.hosts {
@@ -159,11 +159,21 @@ impl Supervisor {
             let may = host.device.is_none() && host.next.is_none() && host.standby.is_none_or(|at| at <= now);
             if serves
                 && may
+                && self.config.of_handler(&host.subtype()).standby
                 && host.is_settled()
                 && let Err(error) = host.start_next(*key, &self.config, &self.run, &self.happenings)
             {
                 tracing::warn!(%error, "no host can be kept ready");
                 host.standby = Some(now + NO_STANDBY);
+            }
+        }
+    }
+
+    /// Ends processes that are kept ready for handlers that are not to have one any more.
+    pub(super) fn end_standbys(&mut self) {
+        for host in self.hosts.values_mut().filter(|host| !host.replacing) {
+            if !self.config.of_handler(&host.subtype()).standby {
+                host.next.take().into_iter().for_each(super::hosts::Running::end_later);
             }
         }
     }
@@ -271,7 +281,8 @@ impl Supervisor {
         if !in_any_case && kernel.owes() {
             return later(&mut self.handover);
         }
-        notify("RELOADING=1");
+        // The next one has the watchdog's whole time to begin.
+        notify("RELOADING=1\nWATCHDOG=1");
         tracing::info!(program = %self.start.program.display(), "handing over");
         let error = Command::new(&self.start.program).args(std::env::args_os().skip(1)).exec();
         tracing::error!(%error, "the handover failed; this one goes on");

@@ -31,7 +31,7 @@ expect "handler_other.so: not used, since everybody may write $W/open;" tcmu-run
 rm $D/handler_link.so $D/handler_group.so $D/handler_owner.so
 
 # The configuration, likewise.
-echo 'host_users = { file = "nobody" }' >$W/tcmu.toml
+echo 'handler.file.user = "nobody"' >$W/tcmu.toml
 chmod 666 $W/tcmu.toml
 expect "tcmu.toml: not used, since everybody may write it; only root may" tcmu-runnerd --config $W/tcmu.toml --handler-path $D
 cp $W/tcmu.toml $W/open/safe.toml
@@ -145,14 +145,14 @@ stop_daemon
 install -m 600 /dev/null $W/shadow
 mount --bind $W/shadow /etc/shadow
 cat >$W/tcmu.toml <<T
-host_users = { forbidden = "nobody" }
+handler.forbidden.user = "nobody"
 T
 start_daemon --handler-path $D --config $W/tcmu.toml
 expect 'bs false "shadow: Permission denied"' try shadow
 expect 'bs false "mount: Operation not permitted"' try mount
 stop_daemon
 umount /etc/shadow
-echo 'unconfined_handlers = ["forbidden"]' >$W/tcmu.toml
+echo 'handler.forbidden.confined = false' >$W/tcmu.toml
 start_daemon --handler-path $D --config $W/tcmu.toml
 expect 'bs true "success"' try inet
 expect 'bs false "mount: No such device"' try mount

@@ -8,7 +8,8 @@ systemd-analyze security --offline=true "$UNIT" 2>/dev/null | tail -1 || echo "n
 kept=$(sed -n 's/^CapabilityBoundingSet=//p' "$UNIT" | tr 'A-Z\n' 'a-z ' | sed 's/cap_/+/g; s/ *$//; s/ /,/g')
 [ -n "$kept" ] || fail "the unit keeps all capabilities"
 cat >$W/tcmu.toml <<T
-host_users = { alloc = "nobody" }
+[handler.alloc]
+user = "nobody"
 T
 start_as_unit() {
     setpriv --bounding-set="-all,$kept" --no-new-privs tcmu-runnerd --log-level debug --config $W/tcmu.toml >>$LOG 2>&1 &

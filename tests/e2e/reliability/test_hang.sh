@@ -71,8 +71,8 @@ kill -CONT "$(host_pid fault)"
 wait_for 10 not_hanging
 
 # The same, where the operator wants the host killed: no command fails.
-echo 'policies = { "user_0/a" = { hang_action = "restart" } }' >$W/tcmu.toml
-echo 'hang_seconds = 2' >>$W/tcmu.toml
+echo 'hang_seconds = 2' >$W/tcmu.toml
+echo 'device."user_0/a".hang_action = "restart"' >>$W/tcmu.toml
 tcmuctl reload
 for how in hang keep; do
     OLD=$(host_pid fault)

@@ -1,9 +1,11 @@
 # A host for each device, a host that runs as another user, and an operator's limit after which commands fail.
 . ./lib.sh
 cat >$W/tcmu.toml <<T
-host_per_device = ["file"]
-host_users = { alloc = "nobody" }
 give_up_seconds = 3
+[handler.file]
+host_per_device = true
+[handler.alloc]
+user = "nobody"
 T
 start_daemon --config $W/tcmu.toml
 backstore 0 a file/$W/a.img $((64 << 20))

@@ -1,5 +1,6 @@
 //! `tcmuctl`: looks after the daemon, and tests handlers.
 mod handler;
+mod migrate;
 mod reload;
 mod table;
 mod tune;
@@ -47,6 +48,8 @@ enum Sub {
         #[arg(long)]
         exec: bool,
     },
+    /// Convert tcmu-runner's configuration.
+    Migrate(migrate::Migrate),
     /// About handlers.
     #[command(subcommand)]
     Handler(HandlerSub),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Sub::Handler(HandlerSub::Restart { name }) => with_daemon(async |daemon| daemon.restart_handler(&name).await),
         Sub::Reload { exec: false } => with_daemon(async |daemon| daemon.reload(false).await),
         Sub::Reload { exec: true } => reload::exec(),
+        Sub::Migrate(migrate) => migrate.run(),
         Sub::Status => status(json),
         Sub::Handlers => list(json, &["subtype", "version", "state", "pid", "restarts", "plugin"], Of::Handlers),
         Sub::Devices => list(
@@ -160,7 +164,8 @@ fn list(json: bool, columns: &[&str], of: Of) -> anyhow::Result<()> {
 }
 
 fn status(json: bool) -> anyhow::Result<()> {
-    let (version, pid) = with_daemon(async |daemon| Ok((daemon.version().await?, daemon.pid().await?)))?;
+    let (version, pid, problem) =
+        with_daemon(async |daemon| Ok((daemon.version().await?, daemon.pid().await?, daemon.config_problem().await?)))?;
     let (handlers, devices) = (rows(&Of::Handlers)?, rows(&Of::Devices)?);
     let is = |row: &Dictionary, state: &str| row.get("state").and_then(Value::as_str) == Some(state);
     let running = handlers.iter().filter(|row| is(row, "running")).count();
@@ -170,12 +175,16 @@ fn status(json: bool) -> anyhow::Result<()> {
             "version": version, "pid": pid,
             "handlers": handlers.len(), "handlers_running": running,
             "devices": devices.len(), "devices_serving": serving,
+            "config_problem": problem,
         });
         println!("{status:#}");
     } else {
         println!("tcmu-runnerd {version}, pid {pid}");
         println!("handlers: {running} running of {}", handlers.len());
         println!("devices:  {serving} serving of {}", devices.len());
+        if !problem.is_empty() {
+            println!("configuration: not in force, what was read before is: {problem}");
+        }
     }
     Ok(())
 }

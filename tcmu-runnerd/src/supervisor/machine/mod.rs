@@ -257,9 +257,9 @@ impl Machine {
         self.hosts.entry(HostName::of_handler(subtype)).or_insert(HostState::Down);
     }
 
-    /// Other policies, from now on.
-    pub fn set_policies(&mut self, policies: Policies) {
-        self.settings.policies = policies;
+    /// Other limits and policies, from now on.
+    pub fn set_limits(&mut self, open_timeout: Duration, policies: Policies) {
+        (self.settings.open_timeout, self.settings.policies) = (open_timeout, policies);
     }
 
     /// All devices.

@@ -1,4 +1,9 @@
-//! `tcmu.toml`.
+//! `tcmu.toml`: what it may say, and when a change of it takes effect.
+mod check;
+pub mod effect;
+mod handler;
+pub mod watch;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -6,49 +11,40 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+pub use handler::{HandlerSection, HandlerSettings};
+use serde::{Deserialize, Serialize};
 
 use crate::policy::{HangAction, Policies, Policy, PolicyChange};
 
 /// Where the config file is if the command line doesn't say.
 pub const DEFAULT_PATH: &str = "/etc/tcmu/tcmu.toml";
 
-/// The daemon's configuration. Every option is documented in `tcmu.toml.example`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// The daemon's configuration. Every option is documented in `tcmu.toml.example`, and when it takes effect in `docs/configuration.md`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `error`, `warn`, `info`, `debug` or `trace`, or a filter like `info,tcmu=debug`.
     pub log_level: String,
     /// Directories with plugins.
     pub handler_path: Vec<PathBuf>,
-    /// Subtypes of handlers that are not loaded.
-    pub disabled_handlers: Vec<String>,
     /// Subtypes that another program on this machine serves: their events are left to it.
     pub foreign_subtypes: Vec<String>,
-    /// Threads that serve rings, for each handler; 0: one for each core, at most 4.
+    /// Threads that serve rings, of each handler; 0: one for each core, at most 4.
     pub reactors: usize,
-    /// Threads for handlers that block and for file I/O, for each handler; 0: four for each core, at most 32.
+    /// Threads for handlers that block and for file I/O, of each handler; 0: four for each core, at most 32.
     pub workers: usize,
     /// How I/O that may block is done: `auto`, `io_uring` or `threads`.
     pub io_engine: String,
     /// The longest time that a reactor looks at its busy rings before it sleeps; 0: it sleeps at once.
     pub poll_microseconds: u64,
-    /// Subtypes of handlers that get a process for each device.
-    pub host_per_device: Vec<String>,
     /// Whether a second process is kept ready for each handler that serves devices.
     pub standby: bool,
-    /// Users, by subtype, that handlers run as instead of root.
-    pub host_users: BTreeMap<String, String>,
-    /// Subtypes of handlers whose processes are not confined.
-    pub unconfined_handlers: Vec<String>,
     /// How long a device may be without a handler before its commands fail; 0: they wait for ever.
     pub give_up_seconds: u64,
     /// How old a command may become before its handler is said to hang; 0: never.
     pub hang_seconds: u64,
     /// What is done then: `report` or `restart`.
     pub hang_action: HangAction,
-    /// The three above for single handlers, by subtype, and devices, by `user_<number>/<name>`.
-    pub policies: BTreeMap<String, PolicyChange>,
     /// Pairs of devices that initiators of one may copy to and from the other.
     pub copy_between: Vec<[String; 2]>,
     /// How long a handler may take to open a device before the tool that enables it gets `ETIMEDOUT`.
@@ -57,6 +53,10 @@ pub struct Config {
     pub check_timeout_seconds: u64,
     /// How long commands in flight may take when a device is removed or the daemon stops.
     pub drain_timeout_seconds: u64,
+    /// What holds for single handlers, by subtype.
+    pub handler: BTreeMap<String, HandlerSection>,
+    /// What is done for single devices, by `user_<number>/<name>`; it counts more than what is said of their handler.
+    pub device: BTreeMap<String, PolicyChange>,
 }
 
 impl Default for Config {
@@ -64,24 +64,21 @@ impl Default for Config {
         Config {
             log_level: "info".into(),
             handler_path: vec!["/usr/lib/tcmu-runnerd".into(), "/usr/local/lib/tcmu-runnerd".into()],
-            disabled_handlers: Vec::new(),
             foreign_subtypes: Vec::new(),
             reactors: 0,
             workers: 0,
             io_engine: "auto".into(),
             poll_microseconds: 250,
-            host_per_device: Vec::new(),
             standby: false,
-            host_users: BTreeMap::new(),
-            unconfined_handlers: Vec::new(),
             give_up_seconds: 0,
             hang_seconds: 20,
             hang_action: HangAction::Report,
-            policies: BTreeMap::new(),
             copy_between: Vec::new(),
             open_timeout_seconds: 20,
             check_timeout_seconds: 10,
             drain_timeout_seconds: 20,
+            handler: BTreeMap::new(),
+            device: BTreeMap::new(),
         }
     }
 }
@@ -130,7 +127,7 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         let wrong = |line: usize, reason: String| ConfigError::Wrong { path: path.to_owned(), line, reason };
         let config: Config = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let line = error.span().map_or(1, |span| check::line_at(text, span.start));
             let source = text.lines().nth(line - 1).unwrap_or_default().trim();
             let unquoted = source
                 .split_once('=')
@@ -138,62 +135,7 @@ impl Config {
             let hint = if unquoted && !error.message().contains("unknown field") { " (text needs quotes)" } else { "" };
             wrong(line, format!("{}{hint}", error.message().replace('\n', " ")))
         })?;
-        let line_of = |key: &str| text.lines().position(|line| line.trim_start().starts_with(key)).map_or(1, |n| n + 1);
-        if !crate::logging::is_level(&config.log_level) {
-            let line = line_of("log_level");
-            return Err(wrong(line, format!("log_level = {:?}: error, warn, info, debug or trace is needed", config.log_level)));
-        }
-        for (key, value) in [
-            ("open_timeout_seconds", config.open_timeout_seconds),
-            ("check_timeout_seconds", config.check_timeout_seconds),
-            ("drain_timeout_seconds", config.drain_timeout_seconds),
-        ] {
-            if !(1..=3600).contains(&value) {
-                return Err(wrong(line_of(key), format!("{key} = {value}: 1 to 3600 is needed")));
-            }
-        }
-        for (subtype, user) in &config.host_users {
-            if !matches!(nix::unistd::User::from_name(user), Ok(Some(_))) {
-                let line = line_of("host_users");
-                return Err(wrong(line, format!("host_users: {subtype} = {user:?}: there is no such user on this machine")));
-            }
-        }
-        for name in config.copy_between.iter().flatten() {
-            if name.parse::<tcmu::BackstoreId>().is_err() {
-                let line = line_of("copy_between");
-                return Err(wrong(line, format!("copy_between: {name:?} is no device: user_<number>/<name> is needed")));
-            }
-        }
-        for name in config.policies.keys() {
-            if name.contains('/') && name.parse::<tcmu::BackstoreId>().is_err() {
-                let line = text.lines().position(|line| line.contains(name.as_str())).map_or(1, |n| n + 1);
-                return Err(wrong(
-                    line,
-                    format!("policies: {name:?} is neither a handler nor a device: user_<number>/<name> is needed"),
-                ));
-            }
-        }
-        let changes = config.policies.values();
-        let seconds =
-            changes.flat_map(|change| [("give_up_seconds", change.give_up_seconds), ("hang_seconds", change.hang_seconds)]);
-        let general = [("give_up_seconds", Some(config.give_up_seconds)), ("hang_seconds", Some(config.hang_seconds))];
-        for (key, value) in general.into_iter().chain(seconds).filter_map(|(key, value)| Some((key, value?))) {
-            if value > 86_400 {
-                return Err(wrong(line_of(key), format!("{key} = {value}: 0 to 86400 is needed")));
-            }
-        }
-        if let Err(problem) = config.io_engine.parse::<tcmu::server::IoEngine>() {
-            return Err(wrong(line_of("io_engine"), format!("io_engine = {problem}")));
-        }
-        if config.poll_microseconds > 1000 {
-            let value = config.poll_microseconds;
-            return Err(wrong(line_of("poll_microseconds"), format!("poll_microseconds = {value}: 0 to 1000 is needed")));
-        }
-        for (key, value) in [("reactors", config.reactors), ("workers", config.workers)] {
-            if value > 1024 {
-                return Err(wrong(line_of(key), format!("{key} = {value}: 0 to 1024 is needed")));
-            }
-        }
+        config.check().map_err(|mistake| wrong(check::line_of(text, &mistake.path), mistake.reason))?;
         Ok(config)
     }
 
@@ -206,7 +148,9 @@ impl Config {
     pub fn policies(&self) -> Policies {
         let time = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
         let (give_up, hang) = (time(self.give_up_seconds), time(self.hang_seconds));
-        Policies { general: Policy { give_up, hang, hang_action: self.hang_action }, changes: self.policies.clone() }
+        let handlers = self.handler.iter().map(|(name, section)| (name.clone(), section.policy()));
+        let devices = self.device.iter().map(|(name, change)| (name.clone(), *change));
+        Policies { general: Policy { give_up, hang, hang_action: self.hang_action }, changes: handlers.chain(devices).collect() }
     }
 
     /// The devices that one may be copied to and from.
@@ -230,7 +174,7 @@ impl Config {
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = include_str!("../../tcmu.toml.example");
+    const EXAMPLE: &str = include_str!("../../../tcmu.toml.example");
 
     fn error(text: &str) -> String {
         Config::parse(text, Path::new("tcmu.toml")).unwrap_err().to_string()
@@ -239,19 +183,17 @@ mod tests {
     #[test]
     fn the_example_shows_every_option_with_its_default() {
         assert_eq!(Config::parse(EXAMPLE, Path::new("example")).unwrap(), Config::default(), "as it is");
-        let options: Vec<&str> = EXAMPLE
-            .lines()
-            .filter_map(|line| line.strip_prefix('#'))
-            .filter(|l| l.contains(" = ") && !l.starts_with(' '))
-            .collect();
-        let uncommented = options.join("\n");
-        assert_eq!(Config::parse(&uncommented, Path::new("example")).unwrap(), Config::default(), "{uncommented}");
-        let fields = format!("{:?}", Config::default());
-        for field in
-            fields.trim_start_matches("Config {").split(", ").filter_map(|f| f.split_once(": ")).map(|(name, _)| name.trim())
-        {
-            assert!(options.iter().any(|line| line.starts_with(&format!("{field} = "))), "{field} is not in the example");
+        // Options follow a "#" at once, words do not.
+        let lines = EXAMPLE.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' '));
+        let uncommented = lines.collect::<Vec<_>>().join("\n");
+        let config = Config::parse(&uncommented, Path::new("example")).unwrap_or_else(|error| panic!("{error}: {uncommented}"));
+        let general = Config { handler: BTreeMap::new(), device: BTreeMap::new(), ..config.clone() };
+        assert_eq!(general, Config::default(), "{uncommented}");
+        let named = |option: &str| uncommented.lines().any(|line| line.starts_with(&format!("{option} = ")));
+        for (option, _) in effect::EFFECTS {
+            assert!(named(option), "{option} is not in the example");
         }
+        assert_eq!((config.handler.len(), config.device.len()), (1, 1), "sections are shown");
     }
 
     #[test]
@@ -267,6 +209,24 @@ mod tests {
         assert!(error("log_level = info").ends_with("(text needs quotes)"));
         assert!(error("workers = \"many\"").contains("invalid type: string"));
         assert_eq!(error("open_timeout_seconds = 0"), "tcmu.toml:1: open_timeout_seconds = 0: 1 to 3600 is needed");
+    }
+
+    #[test]
+    fn a_mistake_in_a_section_is_named_with_its_line() {
+        let text = "workers = 4\n[handler.alloc]\nworkers = 3\n\n[handler.file]\nworkers = 2000";
+        assert_eq!(error(text), "tcmu.toml:6: workers = 2000: 0 to 1024 is needed");
+        assert_eq!(error("[handler]\nfile = { io_engine = \"x\" }").split(": ").next(), Some("tcmu.toml:2"));
+        assert_eq!(
+            error("handler.rbd.user = \"nobody-there\""),
+            "tcmu.toml:1: handler.rbd: user = \"nobody-there\": there is no such user on this machine"
+        );
+        assert_eq!(
+            error("\n[device.a]\nhang_seconds = 1"),
+            "tcmu.toml:2: [device.\"a\"]: this is no device: \"user_<number>/<name>\" is needed"
+        );
+        assert!(error("[handler.file]\nuser = 1\n").starts_with("tcmu.toml:2: "));
+        assert!(error("[handler.file]\nlog_level = \"info\"").starts_with("tcmu.toml:2: unknown field `log_level`"));
+        assert!(error("[handler.\"a/b\"]\n").starts_with("tcmu.toml:1: [handler.\"a/b\"]: this can be no handler"));
     }
 
     #[test]

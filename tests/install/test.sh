@@ -1,0 +1,120 @@
+#!/bin/bash
+# What an operator does on a clean Debian, run by systemd at each boot of the test of installation: the packages are installed, targetcli makes
+# a disk, the daemon is upgraded under it and found by the watchdog when it is stuck; after a reboot the disk is back with its contents.
+# The machine ends with a status that says how it went.
+set -uo pipefail
+cd /opt/test
+export HOME=/root
+STATE=/var/lib/install-test
+C=/sys/kernel/config/target
+
+end() { printf "\\x$1" | dd of=/dev/port bs=1 seek=$((0xf4)) status=none; }
+say() { echo "[$(cut -d. -f1 /proc/uptime) s] $*"; }
+fail() {
+    say "FAILED: $*"
+    systemctl --no-pager status tcmu-runnerd rtslib-fb-targetctl | tail -40
+    journalctl --no-pager -b -u tcmu-runnerd -u rtslib-fb-targetctl -u install-test | tail -60
+    dmesg | tail -20
+    end 01
+}
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || fail "did not happen in time: $*"
+        sleep 0.5
+    done
+}
+main_pid() { systemctl show -p MainPID --value tcmu-runnerd; }
+host_pid() { pgrep -f "handler-host file " | head -1; }
+has_disk() { ls /sys/bus/scsi/devices/*/block 2>/dev/null | grep -q sd && grep -q LIO-ORG /sys/bus/scsi/devices/*/vendor; }
+disk() { echo /dev/"$(basename "$(ls -d /sys/bus/scsi/devices/*/block/sd* | head -1)")"; }
+sum() { dd if="$(disk)" bs=1M count=4 iflag=direct status=none | sha256sum; }
+targets() { targetcli "$@" || fail "targetcli $*"; }
+
+install_() {
+    say "installing on a clean system"
+    dpkg -i ./*.deb >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
+    systemctl start tcmu-runnerd || fail "it does not start"
+    systemctl is-enabled --quiet tcmu-runnerd || fail "it is not enabled"
+    tcmuctl status || fail "tcmuctl status"
+    for handler in file alloc null; do tcmuctl handlers | grep -q "^$handler " || fail "no handler $handler: $(tcmuctl handlers)"; done
+    [ "$(stat -c '%a' /run/tcmu-runnerd)" = 700 ] || fail "the run directory is not root's alone"
+
+    say "a disk by targetcli"
+    mkdir -p /srv
+    targets <<T
+set global auto_save_on_exit=false
+/backstores/user:file create vm1 64M /srv/vm1.img
+/loopback create naa.5001405aaaaaaaaa
+/loopback/naa.5001405aaaaaaaaa/luns create /backstores/user:file/vm1
+saveconfig
+T
+    wait_for 30 has_disk
+    dd if=/dev/urandom of="$(disk)" bs=1M count=4 oflag=direct status=none || fail "the disk cannot be written"
+    sum >$STATE/sum
+
+    say "the same packages again, as an upgrade"
+    local daemon host
+    daemon=$(main_pid) host=$(host_pid)
+    dpkg -i ./*runnerd_*.deb >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
+    [ "$(main_pid) $(host_pid)" = "$daemon $host" ] || fail "the daemon or its host was restarted: $daemon $host, $(main_pid) $(host_pid)"
+    journalctl --no-pager -b -u tcmu-runnerd | grep -q "its host goes on" || fail "the daemon was not exchanged"
+    [ "$(sum)" = "$(cat $STATE/sum)" ] || fail "other data after the upgrade"
+
+    say "a daemon that is stuck"
+    mkdir -p /run/systemd/system/tcmu-runnerd.service.d
+    # A stopped process takes no SIGABRT: it is killed when that has not helped.
+    printf '[Service]\nWatchdogSec=6\nTimeoutAbortSec=1\n' >/run/systemd/system/tcmu-runnerd.service.d/watchdog.conf
+    systemctl daemon-reload
+    systemctl restart tcmu-runnerd || fail "it does not start again"
+    daemon=$(main_pid) host=$(host_pid)
+    sleep 8
+    [ "$(main_pid)" = "$daemon" ] || fail "the watchdog ended a daemon that is well"
+    kill -STOP "$daemon"
+    other() { [ "$(main_pid)" != "$daemon" ] && systemctl is-active --quiet tcmu-runnerd; }
+    wait_for 60 other
+    [ "$(host_pid)" = "$host" ] || fail "its host ended with it"
+    [ "$(sum)" = "$(cat $STATE/sum)" ] || fail "other data after the watchdog"
+    systemctl show -p NRestarts tcmu-runnerd
+    rm -r /run/systemd/system/tcmu-runnerd.service.d
+    systemctl daemon-reload
+}
+
+back() {
+    say "after the reboot"
+    wait_for 60 systemctl is-active --quiet rtslib-fb-targetctl
+    wait_for 30 has_disk
+    systemctl is-active --quiet tcmu-runnerd || fail "the daemon does not run"
+    local since
+    since() { systemctl show -p ActiveEnterTimestampMonotonic --value "$1"; }
+    [ "$(since tcmu-runnerd)" -lt "$(since rtslib-fb-targetctl)" ] || fail "targets were restored before the daemon was ready"
+    ! journalctl --no-pager -b -u rtslib-fb-targetctl | grep -i "error\|could not" || fail "targets were not restored"
+    tcmuctl devices
+    tcmuctl devices | grep -q "serving" || fail "the disk is not served"
+    [ "$(sum)" = "$(cat $STATE/sum)" ] || fail "other data after the reboot"
+    # The way down of the first boot: targets before the daemon, and nobody had to be killed.
+    journalctl --no-pager -b -1 -u tcmu-runnerd | grep -q "stopped; devices stay blocked" || fail "the daemon was not stopped in order"
+
+    say "taken away again"
+    dpkg -r tcmu-runnerd-handler-file tcmu-runnerd-handler-alloc tcmu-runnerd-handler-null tcmu-runnerd >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
+    ! pgrep tcmu-runnerd || fail "it still runs"
+    dpkg -P tcmu-runnerd >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
+    [ ! -e /usr/lib/systemd/system/tcmu-runnerd.service ] || fail "its unit is left"
+}
+
+systemctl is-system-running --wait >/dev/null
+say "systemd says: $(systemctl is-system-running), in $(systemd-analyze 2>/dev/null | head -1)"
+if [ ! -e $STATE/installed ]; then
+    mkdir -p $STATE /var/log/journal
+    journalctl --flush
+    install_
+    touch $STATE/installed
+    say "rebooting"
+    systemctl reboot
+else
+    back
+    say "done"
+    sync
+    end 10
+fi

@@ -1,0 +1,88 @@
+//! The packages on a clean Debian with systemd as init: installed, a disk made, upgraded, rebooted, and the disk is back. A machine of its
+//! own, from an image that is made once.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, ensure};
+
+use crate::{
+    package,
+    packages::{self, as_root},
+    progress::{loudly, quietly},
+    root, vm,
+};
+
+/// QEMU's exit status when the guest reboots, or ends by itself.
+const ENDED: i32 = 0;
+/// Its exit status when the guest wrote 10h to its debug port: twice that and one.
+const SUCCESS: i32 = 0x21;
+/// Each boot, at most.
+const SECONDS: &str = "600";
+
+/// Runs the test with what is built.
+pub fn run() -> anyhow::Result<()> {
+    package::debian()?;
+    let (kernel, version) = vm::kernel()?;
+    let image = ensure_image(&version)?;
+    let work = root().join("target/install");
+    let _ = fs::remove_dir_all(&work);
+    fs::create_dir_all(&work)?;
+
+    let payload = work.join("payload.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-cf").arg(&payload).arg("-C").arg(root().join("tests/install")).arg("test.sh").arg("-C").arg(package::directory());
+    for package in package::built()? {
+        tar.arg(package.file_name().context("a package without a name")?);
+    }
+    quietly("what the second disk brings", &mut tar)?;
+
+    let disk = work.join("disk.qcow2");
+    let mut create = Command::new("qemu-img");
+    create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image.join("root.img")).arg(&disk);
+    quietly("a disk of its own", &mut create)?;
+
+    for (boot, wanted) in [("booting a clean Debian", ENDED), ("booting it again", SUCCESS)] {
+        let started = Instant::now();
+        println!("· {boot}");
+        let status = loudly(&mut machine(&kernel, &image, &disk, &payload))?;
+        ensure!(status.code() == Some(wanted), "the test of installation failed ({status})");
+        println!("  done in {} s", started.elapsed().as_secs());
+    }
+    let _ = fs::remove_dir_all(&work);
+    Ok(())
+}
+
+fn machine(kernel: &Path, image: &Path, disk: &Path, payload: &Path) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "10", SECONDS, "qemu-system-x86_64"]);
+    command.args(["-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", "1024"]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(image.join("initrd.img"));
+    command.args(["-append", "console=ttyS0 quiet loglevel=4 systemd.show_status=no panic=-1 mitigations=off"]);
+    command.arg("-drive").arg(format!("file={},if=virtio,cache=unsafe", disk.display()));
+    command.arg("-drive").arg(format!("file={},if=virtio,format=raw,readonly=on", payload.display()));
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    command.args(["-no-reboot", "-display", "none", "-serial", "stdio", "-monitor", "none", "-nic", "none"]);
+    command
+}
+
+/// A directory with a clean Debian for that kernel. Another one is made when what it is made of changes.
+fn ensure_image(version: &str) -> anyhow::Result<PathBuf> {
+    packages::ensure_image()?;
+    let script = root().join("tests/install/image.sh");
+    let unit = root().join("tests/install/install-test.service");
+    let image = root().join("target/vm/debian");
+    let made_of = format!("{version}\n{}{}", fs::read_to_string(&script)?, fs::read_to_string(unit)?);
+    let marker = image.join("made-of");
+    if fs::read_to_string(&marker).is_ok_and(|made| made == made_of) {
+        return Ok(image);
+    }
+    quietly("making an image of a clean Debian", as_root("bash").arg(&script).arg(version).arg(&image))?;
+    let user = Command::new("id").arg("-u").output()?;
+    quietly("giving it to us", as_root("chown").args(["-R", String::from_utf8_lossy(&user.stdout).trim()]).arg(&image))?;
+    fs::write(marker, made_of)?;
+    Ok(image)
+}
