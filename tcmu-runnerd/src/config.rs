@@ -71,7 +71,7 @@ impl Default for Config {
             io_engine: "auto".into(),
             poll_microseconds: 250,
             host_per_device: Vec::new(),
-            standby: false,
+            standby: true,
             host_users: BTreeMap::new(),
             unconfined_handlers: Vec::new(),
             give_up_seconds: 0,
