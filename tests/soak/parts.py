@@ -120,7 +120,6 @@ class Disk:
         return self.node
 
     def detach(self):
-        subprocess.run(["udevadm", "settle", "-t", "10"], check=False)
         tpg = f"{self.target}/tpgt_1"
         os.unlink(f"{tpg}/lun/lun_0/disk")
         for directory in (f"{tpg}/lun/lun_0", tpg, self.target):
@@ -143,11 +142,11 @@ class Disk:
 class Load:
     """Random writes, each read back and compared, until it is told to end."""
 
-    def __init__(self, disk, directory):
+    def __init__(self, disk, directory, rate):
         self.disk, self.output = disk, f"{directory}/load-{disk.number}"
         command = ["fio", f"--name=s{disk.number}", f"--filename={disk.node}", "--rw=randwrite", "--bs=4k", "--ioengine=libaio",
                    "--iodepth=8", "--direct=1", "--size=16m", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
-                   "--time_based", "--runtime=86400", "--output-format=json", f"--output={self.output}.json"]
+                   f"--rate_iops={rate}", "--time_based", "--runtime=86400", "--output-format=json", f"--output={self.output}.json"]
         with open(f"{self.output}.err", "w") as errors:
             self.process = subprocess.Popen(command, stdout=errors, stderr=errors)
 

@@ -85,8 +85,8 @@ def complaints(*more):
 class Soak:
     """Events, one after the other; each ends when all disks are served again."""
 
-    def __init__(self, directory, seed):
-        self.random, self.directory = random.Random(seed), directory
+    def __init__(self, directory, seed, rate):
+        self.random, self.directory, self.rate = random.Random(seed), directory, rate
         self.daemon = Daemon(directory, ["file", "alloc", "fault"])
         configs = [f"file/{directory}/a", f"file/{directory}/b", "alloc/c", f"fault/{directory}/d"]
         self.disks = [Disk(number + 1, config) for number, config in enumerate(configs)]
@@ -98,7 +98,7 @@ class Soak:
         for disk in self.disks:
             disk.create()
             disk.attach()
-        self.loads = [Load(disk, self.directory) for disk in self.disks]
+        self.loads = [Load(disk, self.directory, self.rate) for disk in self.disks]
         self.probes = [Probe(disk) for disk in self.disks]
 
     def end(self):
@@ -147,6 +147,7 @@ class Soak:
         getattr(self, kind.replace(" ", "_"))()
         self.settled()
         self.events.append((kind, begin, time.monotonic()))
+        print(f"{begin - self.begin:7.1f} s: {kind}; all is well after {time.monotonic() - begin:.1f} s", flush=True)
         time.sleep(self.random.uniform(0.1, 1.5))
 
     def ends(self, subtype, do):
@@ -200,8 +201,8 @@ class Soak:
             self.usage.sample()
 
     def run(self, seconds):
-        begin = time.monotonic()
-        passed = lambda: (time.monotonic() - begin) / seconds
+        self.begin = time.monotonic()
+        passed = lambda: (time.monotonic() - self.begin) / seconds
         self.start()
         self.settled()
         self.quiet = (time.monotonic(), time.monotonic() + 5)
@@ -238,13 +239,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--rate", type=int, default=300, help="reads and writes a second, each, of each disk")
     parser.add_argument("--directory", default="/tmp/soak")
     arguments = parser.parse_args()
     seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed
     shutil.rmtree(arguments.directory, ignore_errors=True)
     os.makedirs(arguments.directory)
     print(f"soak: {arguments.seconds} s, seed {seed}", flush=True)
-    soak = Soak(arguments.directory, seed)
+    soak = Soak(arguments.directory, seed, arguments.rate)
     try:
         measured = soak.run(arguments.seconds)
         leaks = soak.usage.leaks()
