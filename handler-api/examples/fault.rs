@@ -8,7 +8,8 @@
 //! | `hang` | does not return, until `<path>.go` is there |
 //! | `keep` | does not complete that request until `<path>.go` is there, and goes on with others |
 //!
-//! and removes `<path>.fault`, unless `always` stands behind the word.
+//! and removes `<path>.fault`, unless `always` stands behind the word. While `<path>.check` is there its config string is judged when
+//! `<path>.go` is there.
 use std::{
     fs::{self, File},
     os::fd::AsFd,
@@ -31,6 +32,13 @@ impl Handler for Fault {
         version: c"1.0",
         config_desc: c"fault/<path>: a disk in a file; what is written to <path>.fault says how its handler fails",
     };
+
+    fn check_config(config: &str) -> Result<(), Refusal> {
+        if Path::new(&format!("{config}.check")).exists() {
+            wait_for(&format!("{config}.go"));
+        }
+        Ok(())
+    }
 
     fn open(open: &Open<'_>, info: &mut DeviceInfo) -> Result<Fault, Refusal> {
         let path = open.config().to_owned();

@@ -34,8 +34,10 @@ print(round(max(job[way]["clat_ns"]["max"] for way in ("read", "write")) / 1e6))
 
 # probe DISK LIMIT_MS: looks at the gaps between completions, until probe_end sets GAP to the longest and GAPS to all above the limit
 probe() {
-    python3 ./probe.py "$1" "$2" >$W/gaps &
+    rm -f $W/probing
+    python3 ./probe.py "$1" "$2" $W/probing >$W/gaps &
     PROBE=$!
+    wait_for 60 test -e $W/probing
 }
 
 probe_end() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Reads a disk's first block again and again, O_DIRECT, until it is told to stop (SIGTERM). Prints the gaps between completions above a
-limit, in milliseconds, longest first, after the longest one of all: probe.py DISK LIMIT_MS"""
+limit, in milliseconds, longest first, after the longest one of all: probe.py DISK LIMIT_MS BEGUN, a file that it makes when it has begun."""
 import mmap, os, signal, sys, time
 
 disk, limit = sys.argv[1], float(sys.argv[2])
@@ -15,6 +15,7 @@ def stop(*_):
 
 
 signal.signal(signal.SIGTERM, stop)
+open(sys.argv[3], "w").close()
 longest, gaps = 0, []
 last = time.monotonic()
 while running:

@@ -1,4 +1,4 @@
-//! What the README's commands call: `cargo xtask test`, `demo`, `bench`, `vm`.
+//! What the README's commands call: `cargo xtask test`, `demo`, `bench`, `soak`, `package`, `vm`.
 mod bench;
 mod demo;
 mod docs;
@@ -6,6 +6,7 @@ mod install;
 mod package;
 mod packages;
 mod progress;
+mod soak;
 mod test;
 mod vm;
 
@@ -59,6 +60,18 @@ enum Sub {
         #[arg(long)]
         rpm: bool,
     },
+    /// Verified load on several disks for a while, with everything that can happen to them in random order; then a look for leaks.
+    Soak {
+        /// How long.
+        #[arg(long, default_value_t = 30)]
+        minutes: u32,
+        /// Repeats the order of an earlier run, which its first line names.
+        #[arg(long)]
+        seed: Option<u32>,
+        /// Use what is built already.
+        #[arg(long)]
+        no_build: bool,
+    },
     /// Runs a command on a real kernel, as root, with this build on PATH.
     Vm {
         /// GiB of memory.
@@ -93,6 +106,7 @@ fn main() -> ExitCode {
             bench::run(&bench::Options { only, rounds, seconds, targets, cases })
         }
         Sub::Package { rpm } => package::run(rpm).map(|()| 0),
+        Sub::Soak { minutes, seed, no_build } => soak::run(minutes, seed, !no_build),
         Sub::Vm { memory, cpus, no_build, command } => vm::run_command(memory, cpus, !no_build, &command),
     };
     match outcome {

@@ -69,7 +69,7 @@ impl Default for Config {
             workers: 0,
             io_engine: "auto".into(),
             poll_microseconds: 250,
-            standby: false,
+            standby: true,
             give_up_seconds: 0,
             hang_seconds: 20,
             hang_action: HangAction::Report,

@@ -26,7 +26,7 @@ use crate::{
 
 /// A host that ends so soon after it was ready, or had opened a device, died of what will kill the next one too.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
-/// How long after that a host gets another one that is ready to take its place.
+/// How long after that a host of several short lives gets another one that is ready to take its place.
 const SETTLED: Duration = Duration::from_secs(2);
 /// So many short lives in a row cost no delay yet.
 const FREE_RESTARTS: u32 = 2;
@@ -127,6 +127,10 @@ impl Running {
 
     pub(super) fn is_ready(&self) -> bool {
         self.ready.is_some()
+    }
+
+    pub(super) fn ready_since(&self) -> Option<Instant> {
+        self.ready
     }
 
     pub(super) fn send(&self, message: ToHost, fd: Option<Arc<OwnedFd>>) {
@@ -315,8 +319,14 @@ impl Host {
         }
     }
 
-    /// Whether its process has been well for a while.
-    pub(super) fn is_settled(&self) -> bool {
+    /// Whether another process is to be kept ready for it: not in a crash loop, which it would only make faster, unless the running one
+    /// has been well for a while.
+    pub(super) fn lacks_standby(&self, now: Instant) -> bool {
+        let may = self.device.is_none() && self.next.is_none() && self.standby.is_none_or(|at| at <= now);
+        may && self.is_ready() && (self.deaths.0 < FREE_RESTARTS || self.is_settled())
+    }
+
+    fn is_settled(&self) -> bool {
         let last = self.running.as_ref().and_then(|running| running.did.max(running.ready));
         last.is_some_and(|last| last.elapsed() >= SETTLED)
     }
@@ -410,5 +420,25 @@ mod tests {
     fn a_crash_loop_backs_off_and_a_single_crash_does_not() {
         let delays: Vec<u128> = (0..12).map(|deaths| delay(deaths).as_millis()).collect();
         assert_eq!(delays, [0, 0, 0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+    }
+
+    #[test]
+    fn another_process_is_kept_ready_unless_one_after_the_other_dies_at_once() {
+        let (channel, _other) = Channel::pair().unwrap();
+        let process = Process::new(rustix::process::getpid());
+        let mut host = Host::new("handler_x.so".into(), &Config::default());
+        let now = Instant::now();
+        assert!(!host.lacks_standby(now), "there is nothing whose place it could take");
+        host.running = Some(Running::new(process, channel, PathBuf::new()).unwrap());
+        assert!(!host.lacks_standby(now), "the first one is not ready yet");
+        let ready = |host: &mut Host, at| host.running.as_mut().unwrap().ready = Some(at);
+        ready(&mut host, now);
+        assert!(host.lacks_standby(now));
+        host.deaths.0 = FREE_RESTARTS;
+        assert!(!host.lacks_standby(now), "a crash loop");
+        ready(&mut host, now - SETTLED);
+        assert!(host.lacks_standby(now), "the crash loop is over");
+        host.standby = Some(now + Duration::from_secs(1));
+        assert!(!host.lacks_standby(now), "it could not be started a moment ago");
     }
 }

@@ -480,6 +480,7 @@ impl Supervisor {
                     running.did = Some(Instant::now());
                 }
                 self.input(Input::Answer { request: id, outcome });
+                self.start_standby(key, Instant::now());
             }
             FromHost::Counters { id, devices, last } => self.counted(id, devices, last),
             FromHost::DeviceFailed { device, reason } => {

@@ -10,8 +10,8 @@ use std::{
 
 use super::{
     Happening, Supervisor,
-    hosts::{Host, HostKey},
-    machine::{HostName, Input},
+    hosts::{Host, HostKey, Running},
+    machine::{HostName, Input, State},
 };
 use crate::{
     dbus::Question,
@@ -100,7 +100,7 @@ impl Supervisor {
             return Ok(());
         }
         // One that is kept ready has loaded the plugin some time ago.
-        host.next.take().into_iter().for_each(super::hosts::Running::end_later);
+        host.next.take().into_iter().for_each(Running::end_later);
         host.replacing = true;
         host.start_next(key, &self.config, &self.run, &self.happenings).map_err(|error| format!("it cannot be started: {error}"))
     }
@@ -126,6 +126,15 @@ impl Supervisor {
     }
 
     pub(super) fn next_gone(&mut self, key: HostKey, ended: &str) {
+        let Some(host) = self.hosts.get_mut(&key) else { return };
+        let ready = host.next.as_ref().and_then(Running::ready_since);
+        if let (Some(ready), false) = (ready, host.replacing) {
+            // It could load the plugin, so another can too; but not more often than once in a while.
+            tracing::warn!(handler = host.subtype(), "the process that was kept ready to take over ended ({ended})");
+            host.next.take().into_iter().for_each(Running::end_later);
+            host.standby = Some(ready + NO_STANDBY);
+            return self.start_standby(key, Instant::now());
+        }
         self.not_replaced(key, &format!("the new process ended while it loaded the plugin ({ended}); the old one goes on"));
     }
 
@@ -148,24 +157,31 @@ impl Supervisor {
         }
     }
 
-    /// Keeps a process ready for each handler that serves devices: loading the plugin is most of the pause when a host dies.
+    /// Keeps a process ready for each handler that serves devices: to start one is most of the pause when a host dies.
     pub(super) fn start_standbys(&mut self, now: Instant) {
+        let keys: Vec<HostKey> = self.hosts.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.start_standby(key, now));
+    }
+
+    /// As [`Supervisor::start_standbys`], for one host: once its devices are served, since they come first.
+    pub(super) fn start_standby(&mut self, key: HostKey, now: Instant) {
         if self.end.is_some() || self.handover.is_some() {
             return;
         }
-        for (key, host) in &mut self.hosts {
-            let name = host.name();
-            let serves = self.machine.devices().values().any(|device| Some(&device.host) == name.as_ref());
-            let may = host.device.is_none() && host.next.is_none() && host.standby.is_none_or(|at| at <= now);
-            if serves
-                && may
-                && self.config.of_handler(&host.subtype()).standby
-                && host.is_settled()
-                && let Err(error) = host.start_next(*key, &self.config, &self.run, &self.happenings)
-            {
-                tracing::warn!(%error, "no host can be kept ready");
-                host.standby = Some(now + NO_STANDBY);
+        let config = &self.config;
+        let lacks = |host: &&mut Host| host.lacks_standby(now) && config.of_handler(&host.subtype()).standby;
+        let Some(host) = self.hosts.get_mut(&key).filter(lacks) else { return };
+        let Some(name) = host.name() else { return };
+        let mut serves = false;
+        for device in self.machine.devices().values().filter(|device| device.host == name) {
+            match device.state {
+                State::Preparing | State::Waiting | State::Opening => return,
+                _ => serves = true,
             }
+        }
+        if serves && let Err(error) = host.start_next(key, &self.config, &self.run, &self.happenings) {
+            tracing::warn!(%error, "no host can be kept ready");
+            host.standby = Some(now + NO_STANDBY);
         }
     }
 
@@ -173,7 +189,7 @@ impl Supervisor {
     pub(super) fn end_standbys(&mut self) {
         for host in self.hosts.values_mut().filter(|host| !host.replacing) {
             if !self.config.of_handler(&host.subtype()).standby {
-                host.next.take().into_iter().for_each(super::hosts::Running::end_later);
+                host.next.take().into_iter().for_each(Running::end_later);
             }
         }
     }
@@ -199,7 +215,7 @@ impl Supervisor {
     /// Could not be: who asked is told why, and the hosts that were not begun with stay.
     pub(super) fn not_replaced(&mut self, key: HostKey, reason: &str) {
         if let Some(host) = self.hosts.get_mut(&key) {
-            host.next.take().into_iter().for_each(super::hosts::Running::end_later);
+            host.next.take().into_iter().for_each(Running::end_later);
             (host.replacing, host.standby) = (false, Some(Instant::now() + NO_STANDBY));
         }
         for failed in self.replacements.extract_if(.., |replacement| replacement.going.contains(&key)) {

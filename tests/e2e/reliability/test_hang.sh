@@ -6,6 +6,9 @@
 plugins file fault
 cat >$W/tcmu.toml <<T
 hang_seconds = 2
+check_timeout_seconds = 3
+open_timeout_seconds = 5
+drain_timeout_seconds = 2
 T
 start_daemon --config $W/tcmu.toml --handler-path $W/plugins
 backstore 0 a fault/$W/a $((64 << 20))
@@ -61,6 +64,37 @@ dmesg -C # the kernel's own limit made errors, as it should
 loads_end
 echo "other handler's device: longest command $(longest otherb) ms"
 again
+read_a || fail "the device does not go on"
+
+# A config string that is judged for ever: who asked is answered, and others are not kept waiting.
+touch $W/slow.check
+busctl --system call org.kernel.TCMUService1 /org/kernel/TCMUService1/fault org.kernel.TCMUService1 CheckConfig s fault/$W/slow >$W/slow.out &
+SLOW=$!
+check_config fault $W/x
+check_config file $W/x
+wait $SLOW || fail "a config string was never judged"
+grep -q 'false "the handler did not answer within 3 s"' $W/slow.out || fail "it was judged: $(cat $W/slow.out)"
+touch $W/slow.go
+
+# A device is removed while its handler keeps a command that the kernel gave up: whoever removes it gets away, and what comes late does
+# no harm.
+backstore 4 r fault/$W/r $((16 << 20))
+echo 4 >$C/core/user_4/r/attrib/cmd_time_out
+R=$(loopback 3 user_4/r)
+echo keep >$W/r.fault
+dd if=$R of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null &
+READ=$!
+kept() { [ ! -e $W/r.fault ]; }
+wait_for 10 kept
+wait $READ || true
+dmesg -C
+remove_loopback 3
+SECONDS=0
+soon 20 rmdir $C/core/user_4/r $C/core/user_4
+echo "a device whose handler kept a command was removed in $SECONDS s (limit: 5)"
+is_state user_1/b serving || fail "user_1/b: $(state_of user_1/b)"
+touch $W/r.go
+wait_for 20 is_state user_4/r none
 read_a || fail "the device does not go on"
 
 # A host that is stopped as a whole.

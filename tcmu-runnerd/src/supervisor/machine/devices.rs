@@ -54,6 +54,9 @@ impl Machine {
         }
         self.go(id, State::Serving, now);
         let Some(device) = self.devices.get_mut(id) else { return };
+        if let Some(since) = device.unserved {
+            tracing::info!(device = %id, "served again after {} ms", now.saturating_duration_since(since).as_millis());
+        }
         (device.unserved, device.fail, device.said) = (None, None, None);
         if device.removed.is_none() {
             device.deadline = None;
