@@ -3,6 +3,7 @@ mod bench;
 mod demo;
 mod packages;
 mod progress;
+mod sanitize;
 mod test;
 mod vm;
 
