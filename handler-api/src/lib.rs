@@ -28,6 +28,6 @@ pub mod prelude {
     pub use crate::export_handler;
     pub use crate::plugin::{
         Batch, BlockDevice, Buffer, Change, Device, DeviceFlags, DeviceInfo, Error, Handler, HandlerInfo, Open, Operation,
-        Operations, Refusal, Request, RequestFlags, Threads,
+        Operations, Refusal, Request, RequestFlags, RequestId, Threads,
     };
 }

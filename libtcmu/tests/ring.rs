@@ -1,5 +1,5 @@
 //! The ring against the simulated kernel.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use proptest::prelude::*;
 use tcmu::{
@@ -113,6 +113,30 @@ fn a_ring_that_somebody_else_reset_is_not_read_on() {
     assert_eq!(kernel.reap(), Ok(vec![]), "nothing was stored over the new ring");
     ring.reset().unwrap();
     assert_eq!(ring.next(&mut Fetched::default()), Ok(Next::Command));
+}
+
+/// The kernel walks to `cmd_tail` when it blocks the device, and would never come to an end where something else stands there.
+#[test]
+fn a_tail_that_something_wrote_over_is_put_back() {
+    let (mut kernel, map, _fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let mut ring = Ring::attach(map.clone()).unwrap();
+    let mut fetched = Fetched::default();
+    let tail = || map.load_u32(layout::mailbox::CMD_TAIL, Ordering::Acquire).unwrap();
+    for wrong in [8, SimConfig::default().ring / 2 & !7, 5, u32::MAX] {
+        kernel.queue(&[0; 6], Data::None).unwrap();
+        ring.next(&mut fetched).unwrap();
+        ring.complete(fetched.id, &GOOD).unwrap();
+        ring.publish();
+        kernel.reap().unwrap();
+        let published = tail();
+        kernel.queue(&[0; 6], Data::None).unwrap();
+        map.store_u32(layout::mailbox::CMD_TAIL, wrong, Ordering::Release).unwrap();
+        assert_eq!(ring.next(&mut fetched), Err(RingError::Tail { found: wrong, published }));
+        assert_eq!(tail(), published);
+        assert_eq!(kernel.reap(), Ok(vec![]), "the kernel went on from there");
+        kernel.reset();
+        ring.reset().unwrap();
+    }
 }
 
 #[test]

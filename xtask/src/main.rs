@@ -6,6 +6,7 @@ mod install;
 mod package;
 mod packages;
 mod progress;
+mod sanitize;
 mod soak;
 mod test;
 mod vm;

@@ -18,6 +18,7 @@ const CLIENTS: &[&str] = &[
     "fio",
     "sg3-utils",
     "libiscsi-bin",
+    "libiscsi-dev",
     "open-iscsi",
     "lsscsi",
     "sdparm",

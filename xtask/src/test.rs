@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, time::Instant};
 use crate::{
     install, package,
     progress::{loudly, quietly},
-    root,
+    root, sanitize,
     vm::{self, Vm},
 };
 
@@ -17,6 +17,7 @@ const STEPS: &[Step] = &[
         quietly("lints", clippy.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]))
     }),
     ("unit", |_| quietly("unit, property and ABI tests", Command::new("cargo").args(["test", "--workspace", "--all-features"]))),
+    ("sanitizers", |_| sanitize::run()),
     ("build", |_| vm::build()),
     ("conformance", |_| conformance()),
     ("e2e", end_to_end),

@@ -1,7 +1,7 @@
 //! The traits that a handler implements.
 use std::ffi::CStr;
 
-use crate::plugin::{Batch, Buffer, Change, DeviceInfo, Error, Open, Operation, Refusal, Request, RequestFlags};
+use crate::plugin::{Batch, Buffer, Change, DeviceInfo, Error, Open, Operation, Refusal, Request, RequestFlags, RequestId};
 
 /// On which threads `submit` runs; see `TCMU_THREADS_*` in [`crate::abi`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,13 @@ pub trait Device: Send + Sync + 'static {
 
     /// Takes requests; each is completed when it likes.
     fn submit(&self, batch: Batch<'_>);
+
+    /// The initiator gave up on a request, which is to be completed soon: with [`Error::Aborted`] if nothing was done. It may be completed
+    /// on another thread at the same time, so look for it among those that are outstanding. Runs on the thread that serves the device's
+    /// ring, at any time; never blocks.
+    fn cancel(&self, request: RequestId) {
+        let _ = request;
+    }
 
     /// Changes the device while I/O runs. On failure all is as before.
     fn reconfigure(&self, change: Change<'_>, info: &mut DeviceInfo) -> Result<(), Refusal> {

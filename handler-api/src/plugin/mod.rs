@@ -20,5 +20,5 @@ pub use buffer::Buffer;
 pub use device::{BlockDevice, Device, Handler, HandlerInfo, LockState, Threads};
 pub use error::{Error, Refusal};
 pub use info::{Change, DeviceFlags, DeviceInfo, Notifier, Open};
-pub use request::{Batch, FileIo, Operation, Operations, Request, RequestFlags};
+pub use request::{Batch, FileIo, Operation, Operations, Request, RequestFlags, RequestId};
 pub use table::{embedded_table, handler_table};

@@ -106,6 +106,17 @@ bitflags::bitflags! {
     }
 }
 
+/// Which request it is, until it is completed: what [`Device::cancel`](crate::plugin::Device::cancel) names it by. Later ones may get the
+/// same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(usize);
+
+impl RequestId {
+    pub(super) fn of(raw: *const abi::tcmu_request) -> RequestId {
+        RequestId(raw.addr())
+    }
+}
+
 /// One thing to do, owned until it is completed. Dropping it completes it as an internal failure, so none is ever lost.
 pub struct Request(NonNull<abi::tcmu_request>);
 
@@ -133,6 +144,11 @@ impl Request {
     fn raw(&self) -> &abi::tcmu_request {
         // SAFETY: valid until completed, and completion consumes `self`.
         unsafe { self.0.as_ref() }
+    }
+
+    /// To recognise it by when it is cancelled.
+    pub fn id(&self) -> RequestId {
+        RequestId::of(self.0.as_ptr())
     }
 
     /// What to do.

@@ -7,7 +7,9 @@ use std::{
 
 use crate::{
     abi,
-    plugin::{Batch, Change, Device, DeviceInfo, Handler, HandlerInfo, Open, Refusal, Threads, device::LockState, log},
+    plugin::{
+        Batch, Change, Device, DeviceInfo, Handler, HandlerInfo, Open, Refusal, RequestId, Threads, device::LockState, log,
+    },
 };
 
 /// Exports a [`Handler`] as the plugin of this `cdylib`.
@@ -65,7 +67,7 @@ const fn device_table<D: Device>(info: HandlerInfo) -> abi::tcmu_handler {
         open: None,
         close: Some(close::<D>),
         submit: Some(submit::<D>),
-        cancel: None,
+        cancel: Some(cancel::<D>),
         reconfigure: Some(reconfigure::<D>),
         lock: Some(lock::<D>),
         unlock: Some(unlock::<D>),
@@ -134,6 +136,14 @@ unsafe extern "C" fn submit<D: Device>(device: *mut c_void, requests: *const *mu
     // What the batch still holds is completed as a failure while the panic unwinds.
     if catch_unwind(AssertUnwindSafe(|| device.submit(batch))).is_err() {
         log::error(None, "a handler panicked in submit; the requests it held were failed");
+    }
+}
+
+unsafe extern "C" fn cancel<D: Device>(device: *mut c_void, request: *mut abi::tcmu_request) {
+    // SAFETY: the host passes an open device.
+    let device = unsafe { &*device.cast::<D>() };
+    if catch_unwind(AssertUnwindSafe(|| device.cancel(RequestId::of(request)))).is_err() {
+        log::error(None, "a handler panicked while it cancelled a request");
     }
 }
 

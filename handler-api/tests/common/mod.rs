@@ -31,14 +31,18 @@ pub fn compile(command: &mut Command) {
     assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Compiles C source to a plugin `name.so` in a fresh folder.
+/// Compiles C source to a plugin `name.so` in a fresh folder, with the options in `TCMU_TEST_CFLAGS` besides.
 pub fn c_plugin(name: &str, source: &Path, extra: &[&str]) -> PathBuf {
     let plugin = scratch(name).join(format!("{name}.so"));
+    let more = std::env::var("TCMU_TEST_CFLAGS").unwrap_or_default();
     compile(
         Command::new("cc")
+            // What is put in front of the tests (a sanitizer's runtime) is not for the compiler.
+            .env_remove("LD_PRELOAD")
             .args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-D_GNU_SOURCE", "-I"])
             .arg(crate_dir().join("include"))
             .args(extra)
+            .args(more.split_whitespace())
             .arg(source)
             .arg("-o")
             .arg(&plugin)

@@ -54,6 +54,8 @@ pub enum RingError {
     DuplicateId { at: u32, id: u16 },
     #[error("cmd_tail is {found}, where {published} was stored: the ring was reset by somebody else")]
     Reset { found: u32, published: u32 },
+    #[error("cmd_tail is {found}, where {published} was stored: something wrote over the mailbox")]
+    Tail { found: u32, published: u32 },
     #[error("the ring was found broken before")]
     Poisoned,
 }
@@ -163,8 +165,13 @@ impl Ring {
     }
 
     fn start(&mut self) -> Result<(), RingError> {
-        let tail = self.mailbox(mailbox::CMD_TAIL, Ordering::Acquire);
-        let tail = self.index("cmd_tail", tail).map_err(|Fault| self.why())?;
+        let (value, size) = (self.mailbox(mailbox::CMD_TAIL, Ordering::Acquire), self.region.size());
+        let Some(tail) = self.region.place(value) else {
+            // Nothing is known of this ring, so nothing is put back.
+            self.broken = Some(RingError::Poisoned);
+            (self.fetch, self.head, self.tail) = (self.published, self.published, self.published);
+            return Err(RingError::Index { name: "cmd_tail", value, size });
+        };
         (self.fetch, self.head, self.tail, self.published) = (tail, tail, tail, tail);
         Ok(())
     }
@@ -319,7 +326,8 @@ impl Ring {
     fn check_tail(&mut self) -> Result<(), Fault> {
         let (found, published) = (self.mailbox(mailbox::CMD_TAIL, Ordering::Relaxed), self.published.get());
         if found != published {
-            return Err(self.fault(RingError::Reset { found, published }));
+            let error = if found == 0 { RingError::Reset { found, published } } else { RingError::Tail { found, published } };
+            return Err(self.fault(error));
         }
         Ok(())
     }
@@ -431,8 +439,19 @@ impl Ring {
     #[inline(never)]
     fn fault(&mut self, error: RingError) -> Fault {
         self.broken = Some(error);
+        self.mend_tail();
         (self.fetch, self.head, self.tail) = (self.published, self.published, self.published);
         Fault
+    }
+
+    /// Puts back what something wrote over `cmd_tail`. When the device is blocked, to be taken over, the kernel walks from where we are to
+    /// there, over whatever there is, and may never come to an end (`tcmu_block_dev`, `tcmu_handle_completions`). 0 is what a reset of the
+    /// ring leaves, and stays.
+    fn mend_tail(&self) {
+        let found = self.mailbox(mailbox::CMD_TAIL, Ordering::Relaxed);
+        if found != 0 && found != self.published.get() {
+            let _ = self.mapping().store_u32(mailbox::CMD_TAIL, self.published.get(), Ordering::Release);
+        }
     }
 
     #[cold]

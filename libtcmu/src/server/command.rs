@@ -29,6 +29,8 @@ pub(super) struct Command {
     pub(super) age: u8,
     /// Its entry on the ring is completed; what it began goes on.
     pub(super) detached: bool,
+    /// Nobody waits for it any more: it goes no further than what its handler has by now.
+    pub(super) aborted: bool,
     /// Where another thread puts what it found out.
     pub(super) answer: Option<Arc<Mutex<Option<Answer>>>>,
     /// Where another unit puts the memory of a piece that it did.
@@ -47,6 +49,7 @@ impl Command {
             segments: Vec::new(),
             age: 0,
             detached: false,
+            aborted: false,
             answer: None,
             returned: None,
             piece: None,

@@ -1,6 +1,7 @@
 //! One device: entries from its ring become commands, commands become requests for its handler, and back.
 mod completion;
 mod elsewhere;
+mod management;
 mod plain;
 
 use std::{
@@ -13,7 +14,6 @@ use tcmu_handler_api::{
     abi,
     host::OpenDevice,
     plugin::{DeviceFlags, DeviceInfo, Threads},
-    scsi::Status,
 };
 
 use super::{
@@ -25,9 +25,9 @@ use super::{
     waker::Waker,
 };
 use crate::{
-    engine::{self, Judge, Outcome, Step, Tally, Target, Unit, Work},
+    engine::{self, Judge, Step, Tally, Target, Unit, Work},
     mapping::Mapping,
-    ring::{Doorbell, Gone, Next, Ring, RingError, TaskManagement},
+    ring::{Doorbell, Gone, Next, Ring, RingError},
 };
 
 /// Entries taken in one turn, so that one busy device does not keep a thread from its others.
@@ -35,9 +35,6 @@ const TURN: usize = 256;
 
 /// Pieces of long commands done in one turn, for the same reason; the others wait for the next.
 const PIECES: usize = 8;
-
-/// `TMR_LUN_RESET` (enum tcm_tmreq_table, include/target/target_core_base.h).
-const LUN_RESET: u8 = 5;
 
 /// Why a device can't be served (any more).
 #[derive(Debug, thiserror::Error)]
@@ -539,29 +536,6 @@ impl DeviceServer {
                 slot = next;
             }
         }
-    }
-
-    /// Tells the handler which commands nobody waits for any more. They are completed nevertheless, by the handler or the usual way; but
-    /// what goes on whatever initiators do (SANITIZE, SBC-4 4.11.2) is completed at once, so that nobody waits for it.
-    fn task_management(&mut self, notice: &TaskManagement) -> Result<(), ServeError> {
-        tracing::info!(device = self.name, kind = notice.kind, commands = notice.commands.len(), "task management");
-        if notice.kind == LUN_RESET {
-            self.unit.reset();
-            self.judge_anew();
-        }
-        for index in 0..self.commands.len() {
-            let command = &self.commands[index];
-            if command.age == 0 || command.detached || !notice.commands.contains(&command.fetched.id) {
-                continue;
-            }
-            if command.task.as_ref().is_some_and(engine::Task::survives_abort) {
-                self.detach(index, Outcome::status(Status::TaskAborted))?;
-                continue;
-            }
-            // SAFETY: the request is there; whether the handler still has it is for it to see (ABI, `cancel`).
-            unsafe { self.device.cancel(command.request()) }
-        }
-        Ok(())
     }
 }
 

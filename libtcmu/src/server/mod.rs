@@ -6,12 +6,14 @@
 //! | `device::completion` | the way back |
 //! | `device::plain` | the quick way, there and back, for plain reads and writes |
 //! | `device::elsewhere` | requests that somebody else than the handler completes |
+//! | `device::management` | aborted commands |
 //! | `command`, `slot` | a command in flight: our half, and the half that its handler sees |
 //! | `reactor` | a thread that serves many devices |
 //! | `wait` | where such a thread sleeps |
 //! | `uring` | I/O by io_uring |
 //! | `polling` | looking at the rings for a while before that |
 //! | `waker` | completions from other threads |
+//! | `stack`, `signal`, `sync` | what that is made of: every interleaving of these is tried by `tests/loom` |
 //! | `pool` | threads for what blocks |
 //! | `io` | the I/O service for handlers |
 //! | `peer` | units that may be copied to and from each other |
@@ -24,8 +26,11 @@ mod peer;
 mod polling;
 mod pool;
 mod reactor;
+mod signal;
 mod slot;
 mod solo;
+mod stack;
+mod sync;
 mod uring;
 mod wait;
 mod waker;

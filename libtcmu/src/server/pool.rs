@@ -62,6 +62,13 @@ impl Lane {
         now
     }
 
+    /// Forgets a request that waits; whether it did.
+    fn forget(&self, request: *mut abi::tcmu_request) -> bool {
+        let mut state = lock(&self.state);
+        let at = state.waiting.iter().position(|waiting| *waiting == request);
+        at.and_then(|at| state.waiting.remove(at)).is_some()
+    }
+
     /// A request ended; the one that may run in its place.
     fn ended(&self) -> Option<*mut abi::tcmu_request> {
         if self.limit == usize::MAX {
@@ -152,6 +159,21 @@ impl Pool {
     pub(super) fn submit(&self, lane: &Arc<Lane>, requests: &[*mut abi::tcmu_request]) {
         let now = lane.admit(requests);
         self.push_all(requests[..now].iter().map(|request| Job::Submit(lane.clone(), *request)));
+    }
+
+    /// Takes a request back that its handler has not got yet; whether that was so. It can only go from here to the handler meanwhile.
+    pub(super) fn withdraw(&self, lane: &Arc<Lane>, request: *mut abi::tcmu_request) -> bool {
+        if lane.forget(request) {
+            return true;
+        }
+        let mut queue = lock(&self.queue);
+        let at = queue.jobs.iter().position(|job| matches!(job, Job::Submit(_, queued) if *queued == request));
+        let withdrawn = at.and_then(|at| queue.jobs.remove(at)).is_some();
+        drop(queue);
+        if withdrawn && let Some(next) = lane.ended() {
+            self.push(Job::Submit(lane.clone(), next));
+        }
+        withdrawn
     }
 
     fn work(&self) {

@@ -20,7 +20,7 @@ impl DeviceServer {
         let (op, status) = (command.completed().request.op, command.completed().status);
         if op == abi::TCMU_OP_SCSI {
             if status == abi::TCMU_STATUS_NOT_HANDLED {
-                return self.begin(index);
+                return if command.aborted { self.finish_aborted(index) } else { self.begin(index) };
             }
             return self.finish_cdb(index);
         }
@@ -52,6 +52,9 @@ impl DeviceServer {
             self.judge = Judge::of(&self.unit);
         }
         command.task = Some(task);
+        if command.aborted && matches!(step, Step::Submit(_)) {
+            return self.finish_aborted(index);
+        }
         match step {
             Step::Submit(work) if !give_up => {
                 if self.pieces == 0 {
@@ -152,7 +155,7 @@ impl DeviceServer {
         let command = &mut self.commands[index];
         let task = command.task.take();
         self.exclusive -= usize::from(task.is_some_and(|task| task.exclusive));
-        (command.age, command.detached) = (0, false);
+        (command.age, command.detached, command.aborted) = (0, false, false);
         self.free.push(index);
         self.in_flight -= 1;
         self.retry_waiting();

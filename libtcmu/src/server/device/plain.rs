@@ -38,7 +38,7 @@ impl DeviceServer {
         };
         let completed = self.ring.complete(command.fetched.id, &Completion { status: 0, sense: &[], read_len });
         command.plain = None;
-        command.age = 0;
+        (command.age, command.aborted) = (0, false);
         self.free.push(index);
         self.in_flight -= 1;
         self.retry_waiting();
