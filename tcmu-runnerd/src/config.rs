@@ -41,6 +41,8 @@ pub struct Config {
     pub host_users: BTreeMap<String, String>,
     /// Subtypes of handlers whose processes are not confined.
     pub unconfined_handlers: Vec<String>,
+    /// Whether the memory of the daemon and its handlers' processes is kept from being swapped out.
+    pub lock_memory: bool,
     /// How long a device may be without a handler before its commands fail; 0: they wait for ever.
     pub give_up_seconds: u64,
     /// How old a command may become before its handler is said to hang; 0: never.
@@ -74,6 +76,7 @@ impl Default for Config {
             standby: false,
             host_users: BTreeMap::new(),
             unconfined_handlers: Vec::new(),
+            lock_memory: true,
             give_up_seconds: 0,
             hang_seconds: 20,
             hang_action: HangAction::Report,

@@ -20,6 +20,7 @@ const CLIENTS: &[&str] = &[
     "libiscsi-bin",
     "open-iscsi",
     "lsscsi",
+    "dmsetup",
     "sdparm",
     "ddpt",
     "e2fsprogs",

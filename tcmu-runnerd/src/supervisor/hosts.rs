@@ -273,6 +273,9 @@ impl Host {
         if config.unconfined_handlers.contains(&subtype_by_file(&self.plugin)) {
             command.arg("--unconfined");
         }
+        if !config.lock_memory {
+            command.arg("--pageable");
+        }
         let channel = Channel::connect(&socket)?;
         let child = command.stdin(Stdio::from(OwnedFd::from(listener))).spawn()?;
         // Our own handle to the listening socket is part of the command.
