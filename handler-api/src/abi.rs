@@ -85,9 +85,11 @@ pub const TCMU_REQ_ATOMIC: u32 = 1 << 3;
 
 // ---- status ----------------------------------------------------------------------------------------------------------------------
 
-/// Done. A negative `errno` is a failure, which the host turns into sense data by the kind of operation: `ENOSPC`, `EDQUOT` space
-/// allocation failed; `EROFS` write protected; `EIO` unrecovered read or write error; `EINVAL` invalid field; `EOPNOTSUPP` invalid
-/// opcode; `ENOMEM`, `EAGAIN`, `EBUSY`, `ETIMEDOUT` busy, the initiator tries again; all others internal target failure.
+/// Done. A negative `errno` is a failure, which the host turns into sense data by the kind of operation: `ENOSPC`, `EDQUOT`, `EFBIG` space
+/// allocation failed; `EROFS`, and of what changes something `EPERM` and `EACCES`, write protected; `EIO`, `ENODATA`, `EILSEQ`, `EUCLEAN`,
+/// `EBADMSG` unrecovered read or write error; `ENOMEDIUM` medium not present; `EBADE` reservation conflict; `EINVAL` invalid field;
+/// `EOPNOTSUPP` invalid opcode; `ENOMEM`, `EAGAIN`, `EBUSY`, `ETIMEDOUT` busy, the initiator tries again; all others internal target
+/// failure.
 pub const TCMU_STATUS_OK: i32 = 0;
 /// Try again later (SAM-5 BUSY).
 pub const TCMU_STATUS_BUSY: i32 = 1;
@@ -188,7 +190,9 @@ pub const TCMU_LOG_TRACE: u32 = 5;
 pub const TCMU_IO_READ: u32 = 1;
 /// Write `length` bytes at `offset` of the descriptor.
 pub const TCMU_IO_WRITE: u32 = 2;
-/// `fdatasync` the descriptor.
+/// `fdatasync` the descriptor. When it fails, the kernel may have forgotten data that was written before: every later one for the device
+/// fails too, until the device is opened again. The kernel tells each open of a file once: a write with [`TCMU_IO_FLAG_DSYNC`] on the same
+/// descriptor may be told in place of this, so give this one an open of its own.
 pub const TCMU_IO_DATASYNC: u32 = 3;
 /// Punch a hole of `length` bytes at `offset`, keeping the size.
 pub const TCMU_IO_PUNCH_HOLE: u32 = 4;

@@ -234,3 +234,48 @@ fn no_more_is_written_than_was_asked_for() {
         }
     }
 }
+
+/// A file whose first flush fails, as where a disk could not take a page: the kernel tells that once.
+struct FailsOnce {
+    file: std::fs::File,
+    failed: std::sync::atomic::AtomicBool,
+}
+
+impl Device for FailsOnce {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        // Nothing but a name: all I/O on it fails.
+        let name = rustix::fs::open(".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        for request in batch {
+            let io = match request.operation() {
+                Operation::Flush if !self.failed.swap(true, std::sync::atomic::Ordering::Relaxed) => FileIo::datasync(name.as_fd()),
+                Operation::Flush => FileIo::datasync(self.file.as_fd()),
+                _ => FileIo::write(self.file.as_fd(), request.offset(), request.length()),
+            };
+            request.io(io);
+        }
+        // The host does I/O later.
+        std::mem::forget(name);
+    }
+}
+
+#[test]
+fn after_a_failed_flush_all_fail_until_the_device_is_opened_again() {
+    for engine in engines() {
+        let file = file();
+        let fails = |failed: bool| FailsOnce { file: file.try_clone().unwrap(), failed: failed.into() };
+        let (mut kernel, attached) = serve_device(fails(false), engine);
+        let write = || (rw10(0x2a, 0, 0, 8), Data::Out(vec![1; 4096]));
+        for _ in 0..3 {
+            let (cdb, data) = write();
+            assert_eq!(common::run(&mut kernel, &cdb, data).status, 0, "{engine:?}");
+            let done = common::run(&mut kernel, &rw10(0x35, 0, 0, 0), Data::None);
+            assert_eq!(done.status, 2, "{engine:?}: whoever tries it again must not think that all is well");
+        }
+        attached.stop(Duration::from_secs(10)).unwrap();
+        let (mut kernel, attached) = serve_device(fails(true), engine);
+        assert_eq!(common::run(&mut kernel, &rw10(0x35, 0, 0, 0), Data::None).status, 0, "{engine:?}");
+        attached.stop(Duration::from_secs(10)).unwrap();
+    }
+}

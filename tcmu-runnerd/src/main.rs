@@ -67,6 +67,8 @@ enum Sub {
         user: Option<String>,
         #[arg(long)]
         unconfined: bool,
+        #[arg(long)]
+        pageable: bool,
     },
     /// Loads one plugin and says what it is (started by --check).
     #[command(hide = true)]
@@ -91,8 +93,19 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         host::probe(plugin)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(Sub::HandlerHost { plugin, log_level, reactors, workers, io_engine, poll, device, user, unconfined, .. }) =
-        &arguments.command
+    if let Some(Sub::HandlerHost {
+        plugin,
+        log_level,
+        reactors,
+        workers,
+        io_engine,
+        poll,
+        device,
+        user,
+        unconfined,
+        pageable,
+        ..
+    }) = &arguments.command
     {
         host::run(HostOptions {
             plugin,
@@ -104,6 +117,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             device: device.as_deref(),
             user: user.as_deref(),
             confined: !unconfined,
+            lock_memory: !pageable,
         })?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -131,7 +145,15 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     arguments.legacy.set_limit().context("-f")?;
     process::set_io_flusher();
+    let locked = if config.lock_memory { process::lock_memory() } else { Ok(()) };
+    let spared = process::spare_from_oom_killer();
     logging::start(&config.log_level, "");
+    if let Err(error) = locked {
+        tracing::warn!(%error, "memory is not locked");
+    }
+    if let Err(error) = spared {
+        tracing::warn!(%error, "the OOM killer may choose this process");
+    }
     let run = RunDir::lock(&arguments.run_dir)?;
     // Now, while it is still the one that runs.
     let program = std::env::current_exe()?;

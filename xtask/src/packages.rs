@@ -21,6 +21,7 @@ const CLIENTS: &[&str] = &[
     "libiscsi-dev",
     "open-iscsi",
     "lsscsi",
+    "dmsetup",
     "sdparm",
     "ddpt",
     "e2fsprogs",

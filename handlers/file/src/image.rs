@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom, fallocate, flock, seek},
+    fs::{AtFlags, FallocateFlags, FlockOperation, OFlags, SeekFrom, StatxFlags, fallocate, flock, seek, statx},
     io::Errno,
 };
 use tcmu_handler_api::plugin::{DeviceFlags, DeviceInfo, Operations, Refusal};
@@ -30,6 +30,8 @@ pub(crate) struct Image {
     file: fs::File,
     /// The same file, past the page cache.
     direct: Option<fs::File>,
+    /// The same file, for flushes: the kernel tells each open of a file once that it could not write data back, and durable writes ask too.
+    flushes: Option<fs::File>,
     path: PathBuf,
     regular: bool,
     punches: bool,
@@ -57,7 +59,10 @@ impl Image {
             return Err(Refusal::invalid(format!("{} is neither a file nor a block device", config.path)));
         }
         let direct = config.direct.then(|| open_direct(&file, config)).transpose()?;
-        let mut image = Image { file, direct, path: path.to_owned(), regular: kind.is_file(), punches: false, zeroes: false };
+        let flushes =
+            if config.read_only { None } else { Some(reopen(&file, true, OFlags::empty()).map_err(|error| refuse(&error))?) };
+        let mut image =
+            Image { file, direct, flushes, path: path.to_owned(), regular: kind.is_file(), punches: false, zeroes: false };
         image.lock(config.read_only, take_over)?;
         if created && let Err(refusal) = image.extend(size) {
             let _ = fs::remove_file(path);
@@ -119,6 +124,23 @@ impl Image {
         fits.then(|| direct.as_fd())
     }
 
+    /// The descriptor for flushes.
+    pub(crate) fn flushes(&self) -> BorrowedFd<'_> {
+        self.flushes.as_ref().unwrap_or(&self.file).as_fd()
+    }
+
+    /// Links to a regular file and bytes in it, as far as this machine knows without asking another.
+    pub(crate) fn links_and_size(&self) -> Option<(u32, u64)> {
+        let wanted = StatxFlags::NLINK | StatxFlags::SIZE;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let found = self.regular.then(|| statx(&self.file, "", flags, wanted).ok()).flatten()?;
+        (wanted.bits() & !found.stx_mask == 0).then_some((found.stx_nlink, found.stx_size))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn is_regular(&self) -> bool {
         self.regular
     }
@@ -140,6 +162,7 @@ impl Image {
         self.file.set_len(bytes).map_err(|error| self.refuse("extend", error))
     }
 
+    /// Not by the descriptor for flushes, which is still to be told if something was lost.
     pub(crate) fn sync(&self) -> Result<(), Refusal> {
         self.file.sync_data().map_err(|error| self.refuse("flush", error))
     }
@@ -189,12 +212,16 @@ impl AsFd for Image {
     }
 }
 
+/// Opens a file a second time. By the descriptor: the path may name another file by now.
+fn reopen(file: &fs::File, write: bool, flags: OFlags) -> io::Result<fs::File> {
+    let mut options = fs::File::options();
+    options.read(true).write(write).custom_flags((flags | OFlags::NONBLOCK).bits().cast_signed());
+    options.open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 /// Opens a file a second time, with `O_DIRECT`.
 fn open_direct(file: &fs::File, config: &Config) -> Result<fs::File, Refusal> {
-    let mut options = fs::File::options();
-    options.read(true).write(!config.read_only).custom_flags((OFlags::DIRECT | OFlags::NONBLOCK).bits().cast_signed());
-    // By the descriptor: the path may name another file by now.
-    options.open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(|error| {
+    reopen(file, !config.read_only, OFlags::DIRECT).map_err(|error| {
         Refusal::io(
             format!("direct=on: {} cannot be opened with O_DIRECT; its file system may not be able to", config.path),
             &error,

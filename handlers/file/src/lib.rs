@@ -3,6 +3,7 @@
 //! Reads, writes and the rest are handed back to the host as I/O on the file's descriptor; what is left here is opening the file, saying
 //! what it can do, and changing its size.
 mod config;
+mod fate;
 mod image;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 use config::Config;
+use fate::Fate;
 use image::Image;
 use tcmu_handler_api::{
     plugin::{FileIo, Notifier, log},
@@ -21,6 +23,7 @@ use tcmu_handler_api::{
 #[derive(Debug)]
 pub struct File {
     image: Image,
+    fate: Fate,
     config: Mutex<Config>,
     notifier: Notifier,
 }
@@ -60,7 +63,8 @@ missing is created, one that is too short is extended. ro: cannot be written. cr
             }
         }
         image.describe(&config, info);
-        Ok(File { image, config: Mutex::new(config), notifier })
+        let fate = Fate::new(info.size());
+        Ok(File { image, fate, config: Mutex::new(config), notifier })
     }
 }
 
@@ -70,6 +74,13 @@ impl Device for File {
     fn submit(&self, batch: Batch<'_>) {
         let fd = self.image.as_fd();
         for request in batch {
+            if request.operation() == Operation::Flush {
+                self.fate.look(&self.image, &self.notifier);
+            }
+            if self.fate.is_cut_off() && !matches!(request.operation(), Operation::Read | Operation::Extents) {
+                request.complete(Err(Error::IO));
+                continue;
+            }
             let (offset, length) = (request.offset(), request.length());
             let io = match request.operation() {
                 Operation::Read => match self.image.uncached(offset, length, request.buffer().iovecs()) {
@@ -83,7 +94,7 @@ impl Device for File {
                     };
                     io.durable(request.flags().contains(RequestFlags::FUA))
                 }
-                Operation::Flush => FileIo::datasync(fd),
+                Operation::Flush => FileIo::datasync(self.image.flushes()),
                 Operation::Unmap => FileIo::punch_hole(fd, offset, length),
                 Operation::WriteZeroes if request.flags().contains(RequestFlags::MAY_UNMAP) => {
                     FileIo::punch_hole(fd, offset, length)
@@ -149,6 +160,7 @@ impl File {
             self.image.extend(bytes)?;
             log::info(Some(&self.notifier), format!("{} was extended from {room} to {bytes} bytes", config.path));
         }
+        self.fate.set_size(bytes);
         info.0.size = bytes;
         Ok(())
     }

@@ -151,3 +151,33 @@ fn a_file_that_is_cut_off_is_an_error_and_not_zeros() {
     assert!(device.run(Command::read(0, 4096)).is_ok());
     assert!(device.run(Command::read(4096, 512)).is_err());
 }
+
+#[test]
+fn a_file_that_is_cut_off_is_not_written_until_it_is_whole_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.img");
+    let device = open(&path.display().to_string()).unwrap();
+    let length = |bytes| fs::File::options().write(true).open(&path).unwrap().set_len(bytes).unwrap();
+    let answer = |command| device.run(command).is_ok();
+    length(SIZE / 2);
+    assert!(!answer(Command::flush()), "a part of what was written is gone");
+    assert!(!answer(Command::write(SIZE - 512, &[1; 512])), "the file would grow, and what is missing would read as zeros");
+    assert!(!answer(Command::read(SIZE / 2, 512)));
+    assert!(answer(Command::read(0, 512)));
+    assert_eq!(fs::metadata(&path).unwrap().len(), SIZE / 2);
+    length(SIZE);
+    assert!(answer(Command::flush()));
+    assert!(answer(Command::write(SIZE - 512, &[1; 512])));
+}
+
+#[test]
+fn a_file_without_a_name_is_served_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.img");
+    let device = open(&path.display().to_string()).unwrap();
+    fs::remove_file(&path).unwrap();
+    device.run(Command::write(0, &[3; 512])).unwrap();
+    device.run(Command::flush()).unwrap();
+    assert_eq!(device.run(Command::read(0, 512)).unwrap().data, [3; 512]);
+    assert!(!path.exists());
+}

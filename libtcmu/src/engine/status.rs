@@ -34,15 +34,27 @@ fn internal() -> Outcome {
     Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE).into()
 }
 
+fn write_protected() -> Outcome {
+    Sense::new(SenseKey::DataProtect, AdditionalSense::WRITE_PROTECTED).into()
+}
+
 fn of_errno(op: u32, errno: i32) -> Outcome {
     let reads = matches!(op, abi::TCMU_OP_READ | abi::TCMU_OP_EXTENTS | abi::TCMU_OP_PREFETCH);
     match errno {
-        libc::ENOSPC | libc::EDQUOT => {
+        libc::ENOSPC | libc::EDQUOT | libc::EFBIG => {
             Sense::new(SenseKey::DataProtect, AdditionalSense::SPACE_ALLOCATION_FAILED_WRITE_PROTECT).into()
         }
-        libc::EROFS => Sense::new(SenseKey::DataProtect, AdditionalSense::WRITE_PROTECTED).into(),
-        libc::EIO if reads => Sense::new(SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR).into(),
-        libc::EIO => Sense::new(SenseKey::MediumError, AdditionalSense::WRITE_ERROR).into(),
+        libc::EROFS => write_protected(),
+        // A block device that was set read-only, an immutable or sealed file.
+        libc::EPERM | libc::EACCES if !reads => write_protected(),
+        // All but the first: what the block layer makes of a disk's MEDIUM ERROR and of a wrong checksum, what file systems make of damage.
+        libc::EIO | libc::ENODATA | libc::EILSEQ | libc::EUCLEAN | libc::EBADMSG => {
+            let code = if reads { AdditionalSense::UNRECOVERED_READ_ERROR } else { AdditionalSense::WRITE_ERROR };
+            Sense::new(SenseKey::MediumError, code).into()
+        }
+        libc::ENOMEDIUM => Sense::not_ready(AdditionalSense::MEDIUM_NOT_PRESENT).into(),
+        // What the block layer makes of it.
+        libc::EBADE => Outcome::status(Status::ReservationConflict),
         libc::EINVAL => Sense::illegal(AdditionalSense::INVALID_FIELD_IN_CDB).into(),
         libc::EOPNOTSUPP => Sense::illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE).into(),
         libc::ENOMEM | libc::EAGAIN | libc::EBUSY | libc::ETIMEDOUT => Outcome::status(Status::Busy),
@@ -63,6 +75,10 @@ mod tests {
         assert_eq!(code(abi::TCMU_OP_READ, -libc::EIO), Some((SenseKey::MediumError, 0x11, 0)));
         assert_eq!(code(abi::TCMU_OP_WRITE, -libc::EIO), Some((SenseKey::MediumError, 0x0c, 0)));
         assert_eq!(code(abi::TCMU_OP_WRITE, -libc::ENOSPC), Some((SenseKey::DataProtect, 0x27, 7)));
+        assert_eq!(code(abi::TCMU_OP_READ, -libc::ENODATA), Some((SenseKey::MediumError, 0x11, 0)));
+        assert_eq!(code(abi::TCMU_OP_FLUSH, -libc::EIO), Some((SenseKey::MediumError, 0x0c, 0)));
+        assert_eq!(code(abi::TCMU_OP_WRITE, -libc::EPERM), Some((SenseKey::DataProtect, 0x27, 0)));
+        assert_eq!(code(abi::TCMU_OP_READ, -libc::EPERM), Some((SenseKey::HardwareError, 0x44, 0)));
         assert_eq!(code(abi::TCMU_OP_WRITE, -12345), Some((SenseKey::HardwareError, 0x44, 0)));
         assert_eq!(code(abi::TCMU_OP_WRITE, i32::MIN), Some((SenseKey::HardwareError, 0x44, 0)));
         assert_eq!(outcome_of(abi::TCMU_OP_READ, -libc::ENOMEM, 0, &[]).status, Status::Busy as u8);

@@ -170,7 +170,7 @@ impl DeviceServer {
             unit: Unit::new(*device.info(), attach.hw_max_sectors, attach.target),
             judge: Judge::default(),
             tally: Tally::default(),
-            shared: Arc::new(Shared::new(waker, pool, key, lane.is_none())),
+            shared: Arc::new(Shared::new(&attach.name, waker, pool, key, lane.is_none())),
             name: attach.name,
             device,
             lane,

@@ -49,11 +49,13 @@ unsafe extern "C" fn io(request: *mut abi::tcmu_request, file_io: *mut abi::tcmu
 
 /// Tells the outcome of an I/O, on the thread that serves its device.
 pub(super) fn end(request: *mut abi::tcmu_request, io: Io, status: i32) {
-    // SAFETY: the request is the host's until this I/O is done, which it is now, once.
+    // SAFETY: only requests with an owner are queued, which lives as long as its device. The request is the host's until this I/O is done,
+    // which it is now, once.
     unsafe {
+        let shared = &*(*request).owner.cast::<Shared>();
         match io {
-            Io::Copy(mut io) => host::finish(request, &raw mut io, status),
-            Io::Kept(io) => host::finish(request, io, status),
+            Io::Copy(mut io) => host::finish(request, &raw mut io, shared.lost.judge(&io, status)),
+            Io::Kept(io) => host::finish(request, io, shared.lost.judge(&*io, status)),
         }
     }
 }
@@ -78,7 +80,7 @@ mod attempt {
 /// `TMPFS_MAGIC`, `RAMFS_MAGIC` and `HUGETLBFS_MAGIC` (include/uapi/linux/magic.h).
 const IN_MEMORY: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 
-/// Tries a read or write that does not block. `None`: it would, or can't be known.
+/// Tries a read or write that does not block, and answers what is known already. `None`: it would block, or can't be known.
 ///
 /// # Safety
 /// Both are valid.
@@ -91,6 +93,7 @@ unsafe fn at_once(shared: &Shared, request: *const abi::tcmu_request, io: *const
     let how = match io.op {
         abi::TCMU_IO_READ => &shared.reads,
         abi::TCMU_IO_WRITE if io.flags & abi::TCMU_IO_FLAG_DSYNC == 0 => &shared.writes,
+        abi::TCMU_IO_DATASYNC => return shared.lost.status(),
         _ => return None,
     };
     let flags = match how.load(Ordering::Relaxed) {
@@ -153,22 +156,23 @@ fn is_in_memory(fd: i32) -> bool {
 
 /// Does an I/O on a worker thread.
 pub(super) fn run(request: *mut abi::tcmu_request, io: Io) {
-    match io {
-        Io::Copy(mut io) => {
-            // SAFETY: the request is the host's until this I/O is done.
-            unsafe { host::finish(request, &raw mut io, host::perform(request, &raw const io)) }
-        }
-        Io::Kept(io) => {
-            // SAFETY: as above, and the handler keeps the I/O until `done`.
-            unsafe {
-                let status = host::perform(request, io);
-                match (*request).owner.cast::<Shared>().as_ref() {
-                    Some(shared) if shared.inline => {
-                        (*io).host_data[1] = request.cast();
-                        (*io).host_data[2] = status as isize as *mut _;
-                        shared.waker.push_io(io);
-                    }
-                    _ => host::finish(request, io, status),
+    // SAFETY: the request is the host's until this I/O is done, and only those with an owner get here, which lives as long as its device. The
+    // handler keeps an I/O of its own until `done`.
+    unsafe {
+        let shared = &*(*request).owner.cast::<Shared>();
+        match io {
+            Io::Copy(mut io) => {
+                let status = shared.lost.judge(&io, host::perform(request, &raw const io));
+                host::finish(request, &raw mut io, status);
+            }
+            Io::Kept(io) => {
+                let status = shared.lost.judge(&*io, host::perform(request, io));
+                if shared.inline {
+                    (*io).host_data[1] = request.cast();
+                    (*io).host_data[2] = status as isize as *mut _;
+                    shared.waker.push_io(io);
+                } else {
+                    host::finish(request, io, status);
                 }
             }
         }

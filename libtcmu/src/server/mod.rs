@@ -16,12 +16,14 @@
 //! | `stack`, `signal`, `sync` | what that is made of: every interleaving of these is tried by `tests/loom` |
 //! | `pool` | threads for what blocks |
 //! | `io` | the I/O service for handlers |
+//! | `lost` | what a failed flush means |
 //! | `peer` | units that may be copied to and from each other |
 //! | `solo` | a device in a program's own event loop |
 mod command;
 mod counters;
 mod device;
 mod io;
+mod lost;
 mod peer;
 mod polling;
 mod pool;

@@ -11,7 +11,7 @@ use std::{
 
 use tcmu_handler_api::abi;
 
-use super::{pool::Pool, waker::Waker};
+use super::{lost::Lost, pool::Pool, waker::Waker};
 
 /// What the requests of one device share; `tcmu_request::owner` points here.
 pub(super) struct Shared {
@@ -24,6 +24,7 @@ pub(super) struct Shared {
     /// How the file's reads and writes can be tried without blocking: see `io::attempt`.
     pub(super) reads: AtomicU8,
     pub(super) writes: AtomicU8,
+    pub(super) lost: Lost,
     /// Slots that were completed on the serving thread, newest first. Touched by that thread alone.
     local: Cell<*mut Slot>,
 }
@@ -39,8 +40,18 @@ thread_local! {
 }
 
 impl Shared {
-    pub(super) fn new(waker: Arc<Waker>, pool: Arc<Pool>, key: usize, inline: bool) -> Shared {
-        Shared { waker, pool, key, inline, reads: AtomicU8::new(0), writes: AtomicU8::new(0), local: Cell::new(ptr::null_mut()) }
+    /// Of a device with this name.
+    pub(super) fn new(name: &str, waker: Arc<Waker>, pool: Arc<Pool>, key: usize, inline: bool) -> Shared {
+        Shared {
+            waker,
+            pool,
+            key,
+            inline,
+            reads: AtomicU8::new(0),
+            writes: AtomicU8::new(0),
+            lost: Lost::new(name.to_owned()),
+            local: Cell::new(ptr::null_mut()),
+        }
     }
 
     /// The calling thread serves this device until the guard is dropped.

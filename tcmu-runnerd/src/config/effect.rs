@@ -34,6 +34,7 @@ pub const EFFECTS: &[(&str, Effect)] = &[
     ("io_engine", Effect::HandlerRestart),
     ("poll_microseconds", Effect::HandlerRestart),
     ("standby", Effect::AtOnce),
+    ("lock_memory", Effect::DaemonRestart),
     ("give_up_seconds", Effect::AtOnce),
     ("hang_seconds", Effect::AtOnce),
     ("hang_action", Effect::AtOnce),
@@ -78,7 +79,12 @@ fn compare(path: &str, old: &toml::Table, new: &toml::Table, differs: &mut impl 
 impl Config {
     /// What holds from now on where `self` held, after `new` was read: all of it but what needs a restart of the daemon.
     pub fn changed_to(&self, new: Config) -> Config {
-        let mut next = Config { handler_path: self.handler_path.clone(), foreign_subtypes: self.foreign_subtypes.clone(), ..new };
+        let mut next = Config {
+            handler_path: self.handler_path.clone(),
+            foreign_subtypes: self.foreign_subtypes.clone(),
+            lock_memory: self.lock_memory,
+            ..new
+        };
         for (name, old) in &self.handler {
             next.handler.entry(name.clone()).or_default().keep(old);
         }

@@ -39,6 +39,8 @@ pub struct Config {
     pub poll_microseconds: u64,
     /// Whether a second process is kept ready for each handler that serves devices.
     pub standby: bool,
+    /// Whether the memory of the daemon and its handlers' processes is kept from being swapped out.
+    pub lock_memory: bool,
     /// How long a device may be without a handler before its commands fail; 0: they wait for ever.
     pub give_up_seconds: u64,
     /// How old a command may become before its handler is said to hang; 0: never.
@@ -70,6 +72,7 @@ impl Default for Config {
             io_engine: "auto".into(),
             poll_microseconds: 250,
             standby: true,
+            lock_memory: true,
             give_up_seconds: 0,
             hang_seconds: 20,
             hang_action: HangAction::Report,

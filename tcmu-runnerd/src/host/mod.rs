@@ -65,6 +65,8 @@ pub struct HostOptions<'a> {
     pub user: Option<&'a str>,
     /// Whether it is refused what its plugin does not declare.
     pub confined: bool,
+    /// See [`crate::config::Config`].
+    pub lock_memory: bool,
 }
 
 /// Loads a plugin as a host would, tells on the connection that is the standard input what it is, and returns.
@@ -98,6 +100,7 @@ fn handler_facts(plugin: &Plugin, io_flusher: bool) -> HandlerFacts {
 /// Runs a host on the socket that is its standard input. Returns when it is not needed any more.
 pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
     let io_flusher = process::set_io_flusher();
+    let locked = if options.lock_memory { process::lock_memory() } else { Ok(()) };
     let starter = rustix::process::geteuid();
     let confinement = Confinement::begin(options.user, options.confined)?;
     // Ctrl-C and the service manager mean the supervisor, which lets commands finish before it lets us go.
@@ -123,6 +126,9 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
         tracing::warn!(
             "PR_SET_IO_FLUSHER is not in force (needs CAP_SYS_RESOURCE): a disk that this machine itself uses may deadlock under memory pressure"
         );
+    }
+    if let Err(error) = locked {
+        tracing::warn!(%error, "memory is not locked: a disk that this machine itself swaps to may deadlock under memory pressure");
     }
     let server = Server::start(ServerOptions {
         reactors: options.reactors,

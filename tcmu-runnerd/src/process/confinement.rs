@@ -1,6 +1,6 @@
 //! The order in which a handler host gives its rights up.
 //!
-//! 1. What asks for rights of root is done: `PR_SET_IO_FLUSHER`, room for locked memory.
+//! 1. What asks for rights of root is done: `PR_SET_IO_FLUSHER`, locked memory.
 //! 2. No program that it starts gets more rights than it has (`no_new_privs`); it becomes a user, if it shall; and it keeps only those
 //!    capabilities that a plugin can declare.
 //! 3. The plugin is loaded and asked for its table, on a thread that gave up all but [`KEPT`](super::capabilities::KEPT) before, so that
@@ -10,16 +10,13 @@
 //! 5. The plugin's `init` is called. From now on it sees what strangers send.
 use std::{path::Path, thread};
 
-use rustix::{
-    process::{Resource, Rlimit, setrlimit},
-    thread::CapabilitySet,
-};
+use rustix::thread::CapabilitySet;
 use tcmu_handler_api::{
     abi,
     host::{LoadError, Loaded, Plugin},
 };
 
-use super::{become_user, capabilities, needs, needs::Needs, seccomp};
+use super::{become_user, capabilities, memory, needs, needs::Needs, seccomp};
 
 /// A host that gave up what no handler can have.
 #[derive(Debug)]
@@ -31,8 +28,8 @@ pub struct Confinement {
 impl Confinement {
     /// Steps 1 and 2. With `confined` off, only the user is changed. To be called before any thread is started.
     pub fn begin(user: Option<&str>, confined: bool) -> anyhow::Result<Confinement> {
-        // What io_uring registers counts against it on old kernels, and so does what is locked.
-        let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+        // What io_uring registers counts against it on old kernels.
+        memory::lift_limit();
         rustix::thread::set_no_new_privs(true)?;
         // The right to bound them further is kept until it is known what the plugin needs.
         let keep = if user.is_some() { CapabilitySet::empty() } else { needs::declarable() | CapabilitySet::SETPCAP };

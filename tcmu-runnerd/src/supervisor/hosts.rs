@@ -275,6 +275,9 @@ impl Host {
         if !by_file.confined {
             command.arg("--unconfined");
         }
+        if !config.lock_memory {
+            command.arg("--pageable");
+        }
         let channel = Channel::connect(&socket)?;
         let child = command.stdin(Stdio::from(OwnedFd::from(listener))).spawn()?;
         // Our own handle to the listening socket is part of the command.
