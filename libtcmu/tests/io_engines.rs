@@ -249,7 +249,9 @@ impl Device for FailsOnce {
         let name = rustix::fs::open(".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
         for request in batch {
             let io = match request.operation() {
-                Operation::Flush if !self.failed.swap(true, std::sync::atomic::Ordering::Relaxed) => FileIo::datasync(name.as_fd()),
+                Operation::Flush if !self.failed.swap(true, std::sync::atomic::Ordering::Relaxed) => {
+                    FileIo::datasync(name.as_fd())
+                }
                 Operation::Flush => FileIo::datasync(self.file.as_fd()),
                 _ => FileIo::write(self.file.as_fd(), request.offset(), request.length()),
             };

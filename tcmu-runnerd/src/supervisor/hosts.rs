@@ -429,7 +429,7 @@ mod tests {
     fn another_process_is_kept_ready_unless_one_after_the_other_dies_at_once() {
         let (channel, _other) = Channel::pair().unwrap();
         let process = Process::new(rustix::process::getpid());
-        let mut host = Host::new("handler_x.so".into(), &Config::default());
+        let mut host = Host::new("handler_x.so".into());
         let now = Instant::now();
         assert!(!host.lacks_standby(now), "there is nothing whose place it could take");
         host.running = Some(Running::new(process, channel, PathBuf::new()).unwrap());
