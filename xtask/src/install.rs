@@ -25,7 +25,7 @@ const SECONDS: &str = "600";
 
 /// Runs the test with what is built.
 pub fn run() -> anyhow::Result<()> {
-    package::debian()?;
+    package::debian(true)?;
     let (kernel, version) = vm::kernel()?;
     let image = ensure_image(&version)?;
     let work = root().join("target/install");

@@ -26,7 +26,7 @@ pub fn directory() -> PathBuf {
 /// Builds what is packed, and the packages.
 pub fn run(rpm: bool) -> anyhow::Result<()> {
     vm::build()?;
-    debian()?;
+    debian(false)?;
     if rpm {
         rpms()?;
     }
@@ -37,15 +37,18 @@ pub fn run(rpm: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Packs what is built as Debian packages. Earlier ones are removed.
-pub fn debian() -> anyhow::Result<()> {
+/// Packs what is built as Debian packages; `quick`: larger ones, for tests. Earlier ones are removed.
+pub fn debian(quick: bool) -> anyhow::Result<()> {
     packages::ensure_packing()?;
     let deb = tool("cargo-deb")?;
     let _ = fs::remove_dir_all(directory());
     fs::create_dir_all(directory())?;
     for (name, _) in CRATES {
         let mut command = Command::new(&deb);
-        command.args(["--no-build", "--locked", "-p", name, "-o"]).arg(directory()).current_dir(root());
+        command.args(["--no-build", "--locked", "--strip", "-p", name, "-o"]).arg(directory()).current_dir(root());
+        if quick {
+            command.arg("--fast");
+        }
         quietly(&format!("packing {name}"), &mut command)?;
     }
     Ok(())

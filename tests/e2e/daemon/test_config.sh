@@ -3,7 +3,7 @@
 . ./lib.sh
 said() { tail -n +$((LOG_SEEN + 1)) $LOG | grep -F -- "$1"; }
 host_line() { tr '\0' ' ' </proc/"$(host_pid $1)"/cmdline; }
-echo 'log_level = "debug"' >$W/tcmu.toml
+printf 'log_level = "debug"\nstandby = false\n' >$W/tcmu.toml
 tcmu-runnerd --config $W/tcmu.toml >>$LOG 2>&1 &
 DAEMON=$!
 wait_for 20 is_ready
@@ -15,6 +15,7 @@ OLD=$(host_pid file)
 # Written in place.
 cat >$W/tcmu.toml <<T
 log_level = "debug"
+standby = false
 hang_seconds = 7
 [handler.file]
 workers = 3
@@ -49,7 +50,7 @@ wait_for 10 said "in force: hang_seconds, standby; with \`tcmuctl handler restar
 two() { [ "$(pgrep -fc "handler-host file ")" = 2 ]; }
 one() { [ "$(pgrep -fc "handler-host file ")" = 1 ]; }
 wait_for 20 two
-echo 'log_level = "debug"' >$W/tcmu.toml
+printf 'log_level = "debug"\nstandby = false\n' >$W/tcmu.toml
 wait_for 20 one
 verify $A 2 --size=16m
 remove_loopback 1
