@@ -2,6 +2,7 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | `attach` | what is to be known of a device that is to be served |
 //! | `device` | one device: entries become commands, commands become requests for its handler |
 //! | `device::completion` | the way back |
 //! | `device::plain` | the quick way, there and back, for plain reads and writes |
@@ -19,6 +20,7 @@
 //! | `lost` | what a failed flush means |
 //! | `peer` | units that may be copied to and from each other |
 //! | `solo` | a device in a program's own event loop |
+mod attach;
 mod command;
 mod counters;
 mod device;
@@ -47,21 +49,25 @@ use std::{
     time::Duration,
 };
 
+pub use attach::Attach;
 use counters::Cells;
 pub use counters::Counters;
-pub use device::{Attach, DeviceServer, ServeError, Turn};
-use peer::Neighbours;
+pub use device::{DeviceServer, ServeError, Turn};
+use peer::{Neighbours, Piece};
 use pool::Pool;
 use reactor::{Message, Reactor};
 pub use solo::Solo;
 use tcmu_handler_api::{
     abi,
     host::OpenDevice,
-    plugin::{Change, DeviceInfo, Operations, Refusal},
+    plugin::{Change, DeviceFlags, DeviceInfo, Operations, Refusal},
 };
 pub use wait::IoEngine;
 
-use crate::mapping::Mapping;
+use crate::{
+    engine::{Unit, Work},
+    mapping::Mapping,
+};
 
 /// How a server is made.
 #[derive(Clone, Copy, Debug)]
@@ -202,24 +208,70 @@ impl Attached {
     pub fn reconfigure(&self, change: &Change<'_>) -> Result<(), Refusal> {
         let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
         let mut preset = *info;
-        if let Change::Size(bytes) = change {
-            preset.0.size = *bytes;
+        let block_size = info.block_size();
+        if let Change::Size(bytes) = *change {
+            if bytes == 0 || bytes % u64::from(block_size) != 0 {
+                return Err(Refusal::invalid(format!("size {bytes}: a multiple of the block size {block_size} is needed")));
+            }
+            if bytes == info.size() {
+                return Ok(());
+            }
+            preset.0.size = bytes;
         }
         match self.device.reconfigure(change, preset) {
+            Ok(changed) if changed.block_size() != block_size => {
+                Err(Refusal::invalid("the handler changed the block size, which initiators could not notice"))
+            }
             Ok(changed) => {
                 *info = changed;
                 self.server.0.neighbours.change(self.key, changed);
                 self.reactor.send(Message::With(self.key, Box::new(move |server| server.change(changed))));
                 Ok(())
             }
-            // The handler can't, but the server can make every write durable.
-            Err(refusal) if refusal.errno() == libc::EOPNOTSUPP && info.operations().contains(Operations::FLUSH) => {
+            Err(refusal) if refusal.errno() == libc::EOPNOTSUPP => {
                 let Change::WriteCache(on) = *change else { return Err(refusal) };
-                self.reactor.send(Message::With(self.key, Box::new(move |server| server.set_write_cache(on))));
-                Ok(())
+                let has_one = info.flags().contains(DeviceFlags::WRITE_CACHE);
+                if has_one && info.operations().contains(Operations::FLUSH) {
+                    // The handler can't, but the server can make every write durable.
+                    self.switch_write_cache(on)
+                } else if has_one || on {
+                    Err(refusal)
+                } else {
+                    Ok(())
+                }
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Without the write cache every write is made durable, and what was written before is so too.
+    fn switch_write_cache(&self, on: bool) -> Result<(), Refusal> {
+        let gone = |_| Refusal::new(libc::ENODEV, "the device is gone");
+        let (tell, before) = mpsc::channel();
+        self.with_unit(move |unit| {
+            let _ = tell.send(unit.write_cache());
+            unit.set_write_cache(on && unit.write_cache());
+        });
+        let before = before.recv().map_err(gone)?;
+        if !on {
+            let (done, status) = mpsc::channel();
+            let flush = Piece::new(Work::flush(), move |status| {
+                let _ = done.send(status);
+            });
+            self.reactor.send(Message::Piece(self.key, flush));
+            let status = status.recv().map_err(gone)?;
+            if status != 0 {
+                self.with_unit(move |unit| unit.set_write_cache(before));
+                let error = std::io::Error::from_raw_os_error(status.saturating_abs());
+                return Err(Refusal::io("the write cache cannot be flushed", &error));
+            }
+        }
+        self.with_unit(move |unit| unit.write_cache_was_switched(before, on));
+        Ok(())
+    }
+
+    fn with_unit(&self, run: impl FnOnce(&mut Unit) + Send + 'static) {
+        self.reactor.send(Message::With(self.key, Box::new(move |server| run(server.unit()))));
     }
 
     /// The handler says that the device's size became `bytes`.
