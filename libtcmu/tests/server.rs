@@ -234,9 +234,9 @@ fn a_resize_is_announced_by_a_unit_attention() {
     assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0);
     assert_eq!(run(&mut kernel, &rw10(0x28, 0, BLOCKS as u32, 1), Data::In(512)).status, 0);
     assert!(attached.reconfigure(&Change::Config("x")).is_err());
-    for size in [0, 1000] {
+    for size in [0, 1000, 1 << 63] {
         let refusal = attached.reconfigure(&Change::Size(size)).unwrap_err();
-        assert_eq!(refusal.message(), format!("size {size}: a multiple of the block size 512 is needed"));
+        assert_eq!(refusal.message(), format!("size {size}: a multiple of the block size 512 is needed, below 2^63"));
     }
     assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0, "what is refused is not announced");
 }

@@ -163,7 +163,15 @@ impl Server {
         let (added, outcome) = mpsc::channel();
         reactor.send(Message::Add(key, Box::new(server), Box::new(on_failure), added));
         outcome.recv().map_err(|_| std::io::Error::other("the reactor ended"))??;
-        Ok(Box::new(Attached { key, reactor: reactor.clone(), device, info, counters, server: self.clone() }))
+        Ok(Box::new(Attached {
+            key,
+            reactor: reactor.clone(),
+            device,
+            info,
+            changes: Mutex::default(),
+            counters,
+            server: self.clone(),
+        }))
     }
 }
 
@@ -179,6 +187,8 @@ pub struct Attached {
     reactor: Arc<Reactor>,
     device: Arc<OpenDevice>,
     info: Mutex<DeviceInfo>,
+    /// Held during a change, also while the serving thread is waited for: it may want the above.
+    changes: Mutex<()>,
     counters: Arc<Cells>,
     /// Keeps the threads.
     server: Server,
@@ -203,15 +213,19 @@ impl Attached {
         self.device.describe()
     }
 
-    /// Changes the device while I/O runs; initiators get the unit attention that is due. Blocks as long as the handler does; changes of
-    /// one device come one after the other. On failure all is as before.
+    /// Changes the device while I/O runs: the next command sees it, and initiators get the unit attention that is due. Blocks as long as
+    /// the handler does, so it is not for threads that serve; changes of one device come one after the other. On failure all is as before.
     pub fn reconfigure(&self, change: &Change<'_>) -> Result<(), Refusal> {
-        let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut preset = *info;
+        let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = self.info();
+        let mut preset = info;
         let block_size = info.block_size();
         if let Change::Size(bytes) = *change {
-            if bytes == 0 || bytes % u64::from(block_size) != 0 {
-                return Err(Refusal::invalid(format!("size {bytes}: a multiple of the block size {block_size} is needed")));
+            // File offsets are signed.
+            if bytes == 0 || bytes % u64::from(block_size) != 0 || i64::try_from(bytes).is_err() {
+                return Err(Refusal::invalid(format!(
+                    "size {bytes}: a multiple of the block size {block_size} is needed, below 2^63"
+                )));
             }
             if bytes == info.size() {
                 return Ok(());
@@ -223,10 +237,9 @@ impl Attached {
                 Err(Refusal::invalid("the handler changed the block size, which initiators could not notice"))
             }
             Ok(changed) => {
-                *info = changed;
+                *self.info.lock().unwrap_or_else(PoisonError::into_inner) = changed;
                 self.server.0.neighbours.change(self.key, changed);
-                self.reactor.send(Message::With(self.key, Box::new(move |server| server.change(changed))));
-                Ok(())
+                self.with_unit(move |unit| unit.change(changed))
             }
             Err(refusal) if refusal.errno() == libc::EOPNOTSUPP => {
                 let Change::WriteCache(on) = *change else { return Err(refusal) };
@@ -246,32 +259,37 @@ impl Attached {
 
     /// Without the write cache every write is made durable, and what was written before is so too.
     fn switch_write_cache(&self, on: bool) -> Result<(), Refusal> {
-        let gone = |_| Refusal::new(libc::ENODEV, "the device is gone");
-        let (tell, before) = mpsc::channel();
-        self.with_unit(move |unit| {
-            let _ = tell.send(unit.write_cache());
-            unit.set_write_cache(on && unit.write_cache());
-        });
-        let before = before.recv().map_err(gone)?;
+        let before = self.with_unit(move |unit| {
+            let before = unit.write_cache();
+            unit.set_write_cache(on && before);
+            before
+        })?;
         if !on {
             let (done, status) = mpsc::channel();
             let flush = Piece::new(Work::flush(), move |status| {
                 let _ = done.send(status);
             });
             self.reactor.send(Message::Piece(self.key, flush));
-            let status = status.recv().map_err(gone)?;
+            let status = status.recv().unwrap_or(-libc::ENODEV);
             if status != 0 {
-                self.with_unit(move |unit| unit.set_write_cache(before));
+                self.with_unit(move |unit| unit.set_write_cache(before))?;
                 let error = std::io::Error::from_raw_os_error(status.saturating_abs());
                 return Err(Refusal::io("the write cache cannot be flushed", &error));
             }
         }
-        self.with_unit(move |unit| unit.write_cache_was_switched(before, on));
-        Ok(())
+        self.with_unit(move |unit| unit.write_cache_was_switched(before, on))
     }
 
-    fn with_unit(&self, run: impl FnOnce(&mut Unit) + Send + 'static) {
-        self.reactor.send(Message::With(self.key, Box::new(move |server| run(server.unit()))));
+    /// Has the serving thread do something, and waits for it.
+    fn with_unit<T: Send + 'static>(&self, run: impl FnOnce(&mut Unit) -> T + Send + 'static) -> Result<T, Refusal> {
+        let (tell, done) = mpsc::channel();
+        self.reactor.send(Message::With(
+            self.key,
+            Box::new(move |server| {
+                let _ = tell.send(run(server.unit()));
+            }),
+        ));
+        done.recv().map_err(|_| Refusal::new(libc::ENODEV, "the device is gone"))
     }
 
     /// The handler says that the device's size became `bytes`.

@@ -241,6 +241,9 @@ fn prepare(
     let backstore = Backstore::at(roots, id);
     let failed = |error: &dyn std::fmt::Display, errno: Option<i32>| (errno.unwrap_or(libc::EIO), error.to_string());
     if take_over {
+        if !backstore.is_enabled().map_err(|error| failed(&error, error.errno()))? {
+            return Err((libc::EAGAIN, "it is only being enabled".into()));
+        }
         // What an earlier process had taken from the ring is given back to the initiators.
         backstore.block(true).map_err(|error| failed(&error, error.errno()))?;
         backstore.reset_ring(ResetRing::Requeue).map_err(|error| failed(&error, error.errno()))?;

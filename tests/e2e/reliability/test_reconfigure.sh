@@ -82,7 +82,7 @@ done
 # What is refused leaves all as it was, and initiators hear nothing.
 refused user_0/a dev_size 1000 "Invalid argument"
 refused user_0/a dev_size 0 "Invalid argument"
-refused user_0/a dev_size $((1 << 62)) "File too large"
+refused user_0/a dev_size 9223372036854775808 "Invalid argument"
 refused user_0/a dev_config file//tmp/other "No such file"
 refused user_0/a dev_config "file/$W/a;ro=on" "not supported"
 refused user_0/a dev_config file/relative "Invalid argument"
