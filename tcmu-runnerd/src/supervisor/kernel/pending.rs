@@ -108,11 +108,11 @@ impl Hold {
             tokens.insert(token);
             inputs.push(input);
         }
-        let held: Held = Arc::new(Mutex::new(Some(Hold { block, tokens, happenings })));
         if inputs.is_empty() {
-            end(&held, owed);
-            return (held, inputs);
+            free(&block);
+            return (Held::default(), inputs);
         }
+        let held: Held = Arc::new(Mutex::new(Some(Hold { block, tokens, happenings })));
         let (late, owed) = (held.clone(), owed.clone());
         let wait = move || {
             thread::sleep(HOLD);
@@ -122,6 +122,13 @@ impl Hold {
             tracing::error!(%error, "no thread");
         }
         (held, inputs)
+    }
+}
+
+/// Frees tools that wait for a dead daemon's answers.
+fn free(block: &NetlinkBlock) {
+    if let Err(error) = block.fail_unanswered() {
+        tracing::warn!(%error, "tools may wait for a dead daemon's answers");
     }
 }
 
@@ -138,9 +145,7 @@ pub(super) fn answered(held: &Held, owed: &Owed, token: Token) {
 /// Lets all tools go on.
 pub(super) fn end(held: &Held, owed: &Owed) {
     let Some(hold) = held.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-    if let Err(error) = hold.block.fail_unanswered() {
-        tracing::warn!(%error, "tools may wait for a dead daemon's answers");
-    }
+    free(&hold.block);
     // No other event can have come meanwhile that somebody waits for.
     owed.lock().unwrap_or_else(PoisonError::into_inner).retain(|token, _| !hold.tokens.contains(token));
     drop(hold.block);
