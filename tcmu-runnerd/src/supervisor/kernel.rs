@@ -198,10 +198,10 @@ impl Kernel {
     /// Lets a device go on, on a thread of its own.
     pub(super) fn unblock(&self, id: &BackstoreId) {
         let (id, roots) = (id.clone(), self.roots.clone());
-        self.spawn("unblock", move || {
-            if let Err(error) = Backstore::at(&roots, &id).block(false) {
-                tracing::error!(device = %id, %error, "stays blocked");
-            }
+        self.spawn("unblock", move || match Backstore::at(&roots, &id).block(false) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => tracing::debug!(device = %id, "is gone"),
+            Err(error) => tracing::error!(device = %id, %error, "stays blocked"),
+            Ok(()) => {}
         });
     }
 

@@ -163,7 +163,7 @@ undone() { [ "$(stat -c %s $W/size)" = 1048576 ]; }
 wait_for 10 undone
 expect "1.0 MiB" tcmuctl devices
 remove_backstore 2 size
-rmdir $C/core/user_1
+rmdir $C/core/user_1 2>/dev/null || true
 expect "no devices" tcmuctl devices
 ! ps -eo state,cmd | grep "^D" || fail "something hangs"
 stop_daemon
