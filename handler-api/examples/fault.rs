@@ -9,7 +9,8 @@
 //! | `keep` | does not complete that request until `<path>.go` is there, and goes on with others |
 //!
 //! and removes `<path>.fault`, unless `always` stands behind the word. While `<path>.check` is there its config string is judged when
-//! `<path>.go` is there.
+//! `<path>.go` is there. Changes of the size obey `abort` and `hang` too, and are made by half and refused with `refuse`. Opening takes
+//! as long as `<path>.wait` is there.
 use std::{
     fs::{self, File},
     os::fd::AsFd,
@@ -43,6 +44,9 @@ impl Handler for Fault {
     fn open(open: &Open<'_>, info: &mut DeviceInfo) -> Result<Fault, Refusal> {
         let path = open.config().to_owned();
         let refuse = |error: std::io::Error| Refusal::io(&path, &error);
+        while Path::new(&format!("{path}.wait")).exists() {
+            thread::sleep(Duration::from_millis(20));
+        }
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(refuse)?;
         file.set_len(info.size()).map_err(refuse)?;
         info.supports(Operations::FLUSH);
@@ -52,6 +56,11 @@ impl Handler for Fault {
 
 impl Device for Fault {
     const THREADS: Threads = Threads::Inline;
+
+    fn reconfigure(&self, change: Change<'_>, _info: &mut DeviceInfo) -> Result<(), Refusal> {
+        let Change::Size(bytes) = change else { return Err(Refusal::unsupported("only the size can be changed")) };
+        self.resize(bytes)
+    }
 
     fn submit(&self, batch: Batch<'_>) {
         let mut kept = false;
@@ -82,6 +91,19 @@ impl Device for Fault {
 }
 
 impl Fault {
+    fn resize(&self, bytes: u64) -> Result<(), Refusal> {
+        self.file.set_len(bytes).map_err(|error| Refusal::io(&self.path, &error))?;
+        match self.wanted().as_deref() {
+            Some("refuse") => Err(Refusal::io("as it was told to", &std::io::Error::from_raw_os_error(28))),
+            Some("abort") => std::process::abort(),
+            Some("hang") => {
+                wait_for(&format!("{}.go", self.path));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn wanted(&self) -> Option<String> {
         let path = format!("{}.fault", self.path);
         let text = fs::read_to_string(&path).ok()?;

@@ -63,6 +63,12 @@ impl DeviceName {
     }
 }
 
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tcm-user/{}/{}/{}/{}", self.id.hba, self.id.name, self.subtype, self.config)
+    }
+}
+
 /// Splits `dev_config` into subtype and the handler's config string.
 pub fn split_config(dev_config: &str) -> (&str, &str) {
     dev_config.split_once('/').unwrap_or((dev_config, ""))
@@ -77,6 +83,7 @@ mod tests {
         let device = DeviceName::parse("tcm-user/3/vm1/file//srv/vm1.img;ro=on\n").unwrap();
         assert_eq!(device.id.to_string(), "user_3/vm1");
         assert_eq!((device.subtype.as_str(), device.config.as_str()), ("file", "/srv/vm1.img;ro=on"));
+        assert_eq!(device.to_string(), "tcm-user/3/vm1/file//srv/vm1.img;ro=on");
         let bare = DeviceName::parse("tcm-user/0/x").unwrap();
         assert_eq!((bare.subtype.as_str(), bare.config.as_str()), ("", ""));
     }

@@ -234,7 +234,64 @@ fn a_resize_is_announced_by_a_unit_attention() {
     assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0);
     assert_eq!(run(&mut kernel, &rw10(0x28, 0, BLOCKS as u32, 1), Data::In(512)).status, 0);
     assert!(attached.reconfigure(&Change::Config("x")).is_err());
-    assert!(attached.reconfigure(&Change::WriteCache(false)).is_ok(), "the server does that for the handler");
+    for size in [0, 1000, 1 << 63] {
+        let refusal = attached.reconfigure(&Change::Size(size)).unwrap_err();
+        assert_eq!(refusal.message(), format!("size {size}: a multiple of the block size 512 is needed, below 2^63"));
+    }
+    assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0, "what is refused is not announced");
+}
+
+/// The caching page: WCE.
+fn write_cache(kernel: &mut SimKernel) -> bool {
+    let done = run(kernel, &[0x1a, 8, 8, 0, 255, 0], Data::In(255));
+    assert_eq!(done.status, 0);
+    done.data[4 + 2] & 4 != 0
+}
+
+#[test]
+fn the_server_switches_the_write_cache_of_a_handler_that_cannot() {
+    let (mut kernel, attached, seen) = disk();
+    let flushes = || seen.flushes.load(Ordering::Relaxed);
+    let write = |kernel: &mut SimKernel| assert_eq!(run(kernel, &rw10(0x2a, 0, 0, 1), Data::Out(vec![1; 512])).status, 0);
+    let told = |kernel: &mut SimKernel| assert_eq!(sense(&run(kernel, &[0; 6], Data::None)), (SenseKey::UnitAttention, 0x2a, 1));
+    write(&mut kernel);
+    assert_eq!((write_cache(&mut kernel), flushes()), (true, 0));
+    attached.reconfigure(&Change::WriteCache(false)).unwrap();
+    assert_eq!(flushes(), 1, "what was written before");
+    told(&mut kernel);
+    assert!(!write_cache(&mut kernel));
+    write(&mut kernel);
+    assert_eq!(flushes(), 2, "every write");
+    attached.reconfigure(&Change::WriteCache(false)).unwrap();
+    assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0, "it was off already");
+    attached.reconfigure(&Change::WriteCache(true)).unwrap();
+    told(&mut kernel);
+    write(&mut kernel);
+    assert_eq!((write_cache(&mut kernel), flushes()), (true, 3));
+}
+
+#[test]
+fn a_write_cache_that_is_not_there_can_be_switched_off_only() {
+    let info = DeviceInfo::new(BLOCKS * 512, 512);
+    let (mut kernel, attached) = serve(memory().0, info, SimConfig::default());
+    attached.reconfigure(&Change::WriteCache(false)).unwrap();
+    assert_eq!(attached.reconfigure(&Change::WriteCache(true)).unwrap_err().errno(), libc::EOPNOTSUPP);
+    assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0);
+}
+
+#[test]
+fn a_device_that_is_taken_over_goes_on_as_it_was() {
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let (memory, seen) = memory();
+    let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
+    let attach =
+        Attach { known_size: Some(2 * BLOCKS * 512), write_cache: Some(false), ..Attach::new("user_0/t", fd, map.len(), device) };
+    let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
+    let _attached = server.attach_mapped(map, attach, |_| ()).unwrap();
+    assert_eq!(sense(&run(&mut kernel, &[0; 6], Data::None)), (SenseKey::UnitAttention, 0x2a, 9), "it is smaller now");
+    assert!(!write_cache(&mut kernel));
+    assert_eq!(run(&mut kernel, &rw10(0x2a, 0, 0, 1), Data::Out(vec![1; 512])).status, 0);
+    assert_eq!(seen.flushes.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! The run directory: the lock that makes the daemon the only one, and the sockets where its hosts are reached.
+//! The run directory: the lock that makes the daemon the only one, the sockets where its hosts are reached, and what the
+//! next daemon has to know.
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
@@ -7,11 +9,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use tcmu::BackstoreId;
 
 use crate::protocol::Listener;
 
 /// Where it is if the command line doesn't say.
 pub const DEFAULT_PATH: &str = "/run/tcmu-runnerd";
+
+/// The file with the devices whose write caches are off.
+const CACHES_OFF: &str = "write-caches-off";
 
 /// The run directory, locked: as long as this lives no other daemon runs with it.
 #[derive(Debug)]
@@ -59,6 +65,26 @@ impl RunDir {
         }
     }
 
+    /// The devices whose write caches were switched off, as an earlier daemon left it.
+    pub fn caches_off(&self) -> io::Result<BTreeSet<BackstoreId>> {
+        let names: Vec<String> = match fs::read(self.path.join(CACHES_OFF)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            text => serde_json::from_slice(&text?)?,
+        };
+        Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Leaves that for the next daemon.
+    pub fn keep_caches_off(&self, devices: &BTreeSet<BackstoreId>) -> io::Result<()> {
+        let (path, new) = (self.path.join(CACHES_OFF), self.path.join("new"));
+        if devices.is_empty() {
+            return fs::remove_file(path);
+        }
+        let names: Vec<String> = devices.iter().map(ToString::to_string).collect();
+        fs::write(&new, serde_json::to_vec(&names)?)?;
+        fs::rename(new, path)
+    }
+
     /// The sockets that are there, of hosts that are or were.
     pub fn sockets(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
@@ -97,6 +123,20 @@ mod tests {
         for path in [link, file] {
             assert!(RunDir::lock(&path).unwrap_err().to_string().contains("must be a directory"));
         }
+    }
+
+    #[test]
+    fn the_next_daemon_knows_which_write_caches_are_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::lock(dir.path()).unwrap();
+        assert_eq!(run.caches_off().unwrap(), BTreeSet::new());
+        let off: BTreeSet<BackstoreId> = ["user_0/a", "user_7/b"].map(|name| name.parse().unwrap()).into();
+        run.keep_caches_off(&off).unwrap();
+        assert_eq!(run.caches_off().unwrap(), off);
+        run.keep_caches_off(&BTreeSet::new()).unwrap();
+        assert_eq!(run.caches_off().unwrap(), BTreeSet::new());
+        fs::write(dir.path().join(CACHES_OFF), "[").unwrap();
+        assert!(run.caches_off().is_err());
     }
 
     #[test]

@@ -117,6 +117,7 @@ fn spec(name: &str) -> DeviceSpec {
         hw_max_sectors: 128,
         map_size: 4096,
         take_over: false,
+        write_cache: None,
         copies_with: Vec::new(),
     }
 }

@@ -162,9 +162,15 @@ impl Image {
         self.file.set_len(bytes).map_err(|error| self.refuse("extend", error))
     }
 
-    /// Not by the descriptor for flushes, which is still to be told if something was lost.
-    pub(crate) fn sync(&self) -> Result<(), Refusal> {
-        self.file.sync_data().map_err(|error| self.refuse("flush", error))
+    /// Whether that path leads to this file.
+    pub(crate) fn is_at(&self, path: &str) -> Result<bool, Refusal> {
+        let own = self.file.metadata().map_err(|error| self.refuse("stat", error))?;
+        let there = fs::metadata(path).map_err(|error| Refusal::io(format!("cannot stat {path}"), &error))?;
+        Ok(if self.regular {
+            (there.dev(), there.ino()) == (own.dev(), own.ino())
+        } else {
+            there.file_type().is_block_device() && there.rdev() == own.rdev()
+        })
     }
 
     /// Says what the file can do.

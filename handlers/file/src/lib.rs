@@ -47,18 +47,26 @@ missing is created, one that is too short is extended. ro: cannot be written. cr
         let image = Image::open(&config, info.size(), open.is_take_over())?;
         let room = image.size()?;
         if room < info.size() {
-            if image.is_regular() && !config.read_only && open.is_take_over() {
-                return Err(Refusal::new(
-                    rustix::io::Errno::IO.raw_os_error(),
-                    format!("{} has {room} bytes, but had {} when it was served: was it truncated?", config.path, info.size()),
-                ));
-            }
-            if image.is_regular() && !config.read_only {
+            // A disk that is taken over may have had data there: zeros in their place would be silent loss, and so would be an empty disk.
+            if image.is_regular() && !config.read_only && !open.is_take_over() {
                 image.extend(info.size())?;
                 log::info(Some(&notifier), format!("{} was extended from {room} to {} bytes", config.path, info.size()));
             } else {
                 let usable = room - room % u64::from(info.block_size());
-                log::warn(Some(&notifier), format!("{} has {room} bytes of {}: serving {usable}", config.path, info.size()));
+                if usable == 0 {
+                    return Err(Refusal::new(
+                        rustix::io::Errno::IO.raw_os_error(),
+                        format!("{} has {room} bytes instead of {}: was it truncated?", config.path, info.size()),
+                    ));
+                }
+                log::warn(
+                    Some(&notifier),
+                    format!(
+                        "{} has {room} bytes, its disk {}: a resize was left half done, or the file was truncated; serving {usable}",
+                        config.path,
+                        info.size()
+                    ),
+                );
                 info.0.size = usable;
             }
         }
@@ -115,26 +123,10 @@ impl Device for File {
     fn reconfigure(&self, change: Change<'_>, info: &mut DeviceInfo) -> Result<(), Refusal> {
         match change {
             Change::Size(bytes) => self.resize(bytes, info),
-            Change::WriteCache(on) => {
-                if !on {
-                    self.image.sync()?;
-                }
-                info.set_flags(DeviceFlags::WRITE_CACHE, on);
-                Ok(())
-            }
-            Change::Config(text) => {
-                let new = Config::parse(text)?;
-                let mut config = self.config();
-                if new != *config {
-                    return Err(Refusal::unsupported(format!(
-                        "the device is {:?}; another path or other options need a new device",
-                        config.path
-                    )));
-                }
-                *config = new;
-                Ok(())
-            }
-            _ => Err(Refusal::unsupported("only size, write cache and config string can be changed")),
+            // The page cache stays; the host makes every write durable instead.
+            Change::WriteCache(_) => Err(Refusal::unsupported("the page cache cannot be switched off")),
+            Change::Config(text) => self.rename(Config::parse(text)?),
+            _ => Err(Refusal::unsupported("only size and config string can be changed")),
         }
     }
 
@@ -147,6 +139,22 @@ impl Device for File {
 impl File {
     fn config(&self) -> MutexGuard<'_, Config> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same file by another name. `create` does not matter by now.
+    fn rename(&self, new: Config) -> Result<(), Refusal> {
+        let mut config = self.config();
+        if (new.read_only, new.direct) != (config.read_only, config.direct) {
+            return Err(Refusal::unsupported("`ro` and `direct` cannot be changed while the disk is in use"));
+        }
+        if new.path != config.path && !self.image.is_at(&new.path)? {
+            return Err(Refusal::unsupported(format!(
+                "{} is another file than the disk's, which is {}: another file needs a new device",
+                new.path, config.path
+            )));
+        }
+        *config = new;
+        Ok(())
     }
 
     /// Grows the file with the device; a device that shrinks leaves the file as it is.

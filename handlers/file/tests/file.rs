@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use handler_file::File;
 use tcmu_handler_api::{
     bench::{self, Bench, BenchDevice, BenchError, Command, Options, conformance},
-    host::{Events, Level, OpenSpec, Plugin},
+    host::{Events, Level, OpenDevice, OpenSpec, Plugin},
     plugin::{Change, DeviceFlags, DeviceInfo},
 };
 
@@ -80,14 +80,19 @@ fn a_device_that_is_taken_over_gets_its_own_file_or_none() {
     let config = path.display().to_string();
     let take_over = || {
         let spec = OpenSpec { config: &config, name: "user_0/a", take_over: true, info: DeviceInfo::new(SIZE, 512) };
-        plugin().open(spec, std::sync::Arc::new(Quiet)).map(drop).map_err(|refusal| refusal.to_string())
+        let opened = plugin().open(spec, std::sync::Arc::new(Quiet));
+        opened.map(|device| device.info().size()).map_err(|refusal| refusal.to_string())
     };
     assert!(take_over().unwrap_err().contains("No such file"), "an empty file must not take the place of one that is away");
     assert!(!path.exists());
-    fs::write(&path, [1; 4096]).unwrap();
-    assert!(take_over().unwrap_err().contains("was it truncated?"));
+    fs::write(&path, [1; 500]).unwrap();
+    assert!(take_over().unwrap_err().contains("was it truncated?"), "nor one that is empty");
+    // A resize that was left half done.
+    fs::write(&path, [1; 5000]).unwrap();
+    assert_eq!(take_over(), Ok(4608));
+    assert_eq!(fs::metadata(&path).unwrap().len(), 5000, "zeros must not take the place of data that are away");
     drop(open(&config).unwrap());
-    take_over().unwrap();
+    assert_eq!(take_over(), Ok(SIZE));
 }
 
 fn libc_enoent() -> i32 {
@@ -138,8 +143,34 @@ fn the_file_grows_with_the_device_and_never_shrinks() {
     assert_eq!(fs::metadata(&path).unwrap().len(), 2 * SIZE);
     assert_eq!(resize(SIZE / 2), Ok(SIZE / 2));
     assert_eq!(fs::metadata(&path).unwrap().len(), 2 * SIZE);
-    let other = change(|_| Change::Config("/another"), 0).unwrap_err();
-    assert!(other.message().contains("need a new device"));
+}
+
+#[test]
+fn a_disk_follows_its_file_to_another_name_and_to_no_other_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let device = open(&path("a").display().to_string()).unwrap();
+    let info = device.info();
+    let change = |config: String| {
+        let changed = device.control("reconfigure", move |device| device.reconfigure(&Change::Config(&config), info)).unwrap();
+        changed.map(drop).map_err(|refusal| refusal.message().to_owned())
+    };
+    let is_b = || {
+        let described = device.control("describe", OpenDevice::describe).unwrap();
+        described.contains(&format!("path={}\n", path("b").display()))
+    };
+    let to = |name: &str| change(path(name).display().to_string());
+    fs::rename(path("a"), path("b")).unwrap();
+    fs::write(path("a"), [0; 4096]).unwrap();
+    to("b").unwrap();
+    assert!(is_b());
+    assert!(to("a").unwrap_err().contains("another file needs a new device"));
+    assert!(to("c").unwrap_err().contains("No such file"));
+    for option in ["ro=on", "direct=on"] {
+        assert!(change(format!("{};{option}", path("b").display())).unwrap_err().contains("cannot be changed"));
+    }
+    assert!(change("relative".into()).unwrap_err().contains("is relative"));
+    assert!(is_b(), "what was refused changes nothing");
 }
 
 #[test]

@@ -193,6 +193,16 @@ impl Backstore {
         (!serial.is_empty()).then(|| serial.to_owned())
     }
 
+    /// Whether it was enabled, and a daemon said that it serves it. Blocks while the directory is being removed.
+    pub fn is_enabled(&self) -> Result<bool, ConfigfsError> {
+        Ok(read_number(&self.dir.join("enable"))? != 0)
+    }
+
+    /// The number by which the kernel's events name it, once it is being enabled. Blocks while the directory is being removed.
+    pub fn index(&self) -> Result<u32, ConfigfsError> {
+        Ok(read_number(&self.dir.join("statistics/scsi_dev/indx"))? as u32)
+    }
+
     /// Reads a number from `attrib/`.
     pub fn attribute(&self, name: &str) -> Result<u64, ConfigfsError> {
         read_number(&self.dir.join("attrib").join(name))

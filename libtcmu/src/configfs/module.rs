@@ -1,4 +1,6 @@
 //! Parameters of the kernel module.
+use std::path::PathBuf;
+
 use crate::{
     configfs::{ConfigfsError, write},
     roots::Roots,
@@ -9,24 +11,36 @@ use crate::{
 pub struct NetlinkBlock(Option<Roots>);
 
 impl NetlinkBlock {
-    /// Blocks events, and fails those that a dead daemon left unanswered: the tools that wait for them get `EINTR`. Kernels before 4.19
-    /// have neither; then this does nothing.
-    pub fn reset(roots: &Roots) -> Result<NetlinkBlock, ConfigfsError> {
-        let parameter = |name: &str| roots.sys.join("module/target_core_user/parameters").join(name);
-        if !parameter("block_netlink").exists() {
+    /// Blocks events. Kernels before 4.19 can't; then this does nothing.
+    pub fn begin(roots: &Roots) -> Result<NetlinkBlock, ConfigfsError> {
+        if !parameter(roots, "block_netlink").exists() {
             return Ok(NetlinkBlock(None));
         }
-        write(&parameter("block_netlink"), 1)?;
-        let block = NetlinkBlock(Some(roots.clone()));
-        write(&parameter("reset_netlink"), 1)?;
+        write(&parameter(roots, "block_netlink"), 1)?;
+        Ok(NetlinkBlock(Some(roots.clone())))
+    }
+
+    /// Blocks events, and fails those that are unanswered, as a dead daemon leaves them.
+    pub fn reset(roots: &Roots) -> Result<NetlinkBlock, ConfigfsError> {
+        let block = NetlinkBlock::begin(roots)?;
+        block.fail_unanswered()?;
         Ok(block)
     }
+
+    /// Fails all events that are unanswered: the tools that wait for them get `EINTR`.
+    pub fn fail_unanswered(&self) -> Result<(), ConfigfsError> {
+        self.0.as_ref().map_or(Ok(()), |roots| write(&parameter(roots, "reset_netlink"), 1))
+    }
+}
+
+fn parameter(roots: &Roots, name: &str) -> PathBuf {
+    roots.sys.join("module/target_core_user/parameters").join(name)
 }
 
 impl Drop for NetlinkBlock {
     fn drop(&mut self) {
         if let Some(roots) = &self.0
-            && let Err(error) = write(&roots.sys.join("module/target_core_user/parameters/block_netlink"), 0)
+            && let Err(error) = write(&parameter(roots, "block_netlink"), 0)
         {
             tracing::error!(%error, "netlink events stay blocked");
         }

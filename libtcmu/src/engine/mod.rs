@@ -124,7 +124,7 @@ impl Work {
         Work { op, flags, offset, length, source: 0, peer: None, data: WorkData::None }
     }
 
-    fn flush() -> Work {
+    pub(crate) fn flush() -> Work {
         Work::plain(abi::TCMU_OP_FLUSH, 0, 0, 0)
     }
 }

@@ -32,8 +32,10 @@ pub struct Unit {
     target: Arc<dyn Target>,
     /// From `hw_max_sectors`, in bytes; 0 if unknown.
     max_transfer: u64,
-    /// Initiators switched the write cache off: every write is made durable.
+    /// The write cache is switched off: every write is made durable.
     write_through: bool,
+    /// It was by the operator, and stays so after a reset.
+    write_through_at_first: bool,
     /// D_SENSE
     pub(super) descriptor_sense: bool,
     /// SWP
@@ -72,6 +74,7 @@ impl Unit {
             target,
             max_transfer: u64::from(hw_max_sectors) * 512,
             write_through: false,
+            write_through_at_first: false,
             descriptor_sense: false,
             write_protect: false,
             prevented: false,
@@ -139,7 +142,7 @@ impl Unit {
     /// A logical unit reset (SAM-6 6.3.3): what initiators set is as it was at the start. Long operations go on.
     pub(crate) fn reset(&mut self) {
         (self.prevented, self.descriptor_sense, self.write_protect) = (false, false, false);
-        self.write_through = false;
+        self.write_through = self.write_through_at_first;
         self.echo = Vec::new();
         self.attentions.clear();
         self.attentions.push_back(Sense::attention(AdditionalSense::BUS_DEVICE_RESET_FUNCTION_OCCURRED));
@@ -235,14 +238,12 @@ impl Unit {
 
     /// Takes note of a change, with the unit attention that is due.
     pub(crate) fn change(&mut self, info: DeviceInfo) {
-        let attention = |code| Sense::new(SenseKey::UnitAttention, code);
         if info.size() != self.info.size() {
-            self.attentions.push_back(attention(AdditionalSense::CAPACITY_DATA_HAS_CHANGED));
+            self.announce(AdditionalSense::CAPACITY_DATA_HAS_CHANGED);
         }
         if info.flags() != self.info.flags() {
-            self.attentions.push_back(attention(AdditionalSense::MODE_PARAMETERS_CHANGED));
+            self.announce(AdditionalSense::MODE_PARAMETERS_CHANGED);
         }
-        self.attentions.truncate(8);
         self.info = info;
     }
 
@@ -281,6 +282,33 @@ impl Unit {
     /// Switches the write cache as initiators see it.
     pub(crate) fn set_write_cache(&mut self, on: bool) {
         self.write_through = !on;
+    }
+
+    /// Whether initiators see the write cache switched on.
+    pub(crate) fn write_cache(&self) -> bool {
+        !self.write_through
+    }
+
+    /// The operator switched the write cache in the place of a handler that can't; initiators are told if it was the other way before.
+    pub(crate) fn write_cache_was_switched(&mut self, before: bool, on: bool) {
+        (self.write_through, self.write_through_at_first) = (!on, !on);
+        if on != before {
+            self.announce(AdditionalSense::MODE_PARAMETERS_CHANGED);
+        }
+    }
+
+    /// An earlier process served the unit: as the operator left its write cache, and with what initiators know of its size.
+    pub(crate) fn go_on(&mut self, write_cache: Option<bool>, known_size: Option<u64>) {
+        let off = write_cache == Some(false);
+        (self.write_through, self.write_through_at_first) = (off, off);
+        if known_size.is_some_and(|known| known != self.info.size()) {
+            self.announce(AdditionalSense::CAPACITY_DATA_HAS_CHANGED);
+        }
+    }
+
+    fn announce(&mut self, code: AdditionalSense) {
+        self.attentions.push_back(Sense::new(SenseKey::UnitAttention, code));
+        self.attentions.truncate(8);
     }
 
     /// The handler's own limit on a transfer; the kernel enforces `hw_max_sectors`.

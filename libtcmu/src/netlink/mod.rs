@@ -21,8 +21,8 @@ pub use wire::{Change, Event, EventKind};
 const FAMILY: &str = "TCM-USER";
 const GROUP: &str = "config";
 
-/// Bytes of events that can wait to be read: some ten thousand.
-const RECEIVE_BUFFER: usize = 4 << 20;
+/// Bytes of events that can wait to be read, if nobody says otherwise: some ten thousand.
+pub const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Why there is no netlink.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum NetlinkError {
 pub enum Received {
     /// An event.
     Event(Event),
-    /// Events were lost: look at what devices there are.
+    /// Events were lost, and more may be until all that wait were received ([`Received::Nothing`]): then look at what devices there are.
     Overrun,
     /// Nothing (more).
     Nothing,
@@ -65,6 +65,7 @@ pub struct Netlink {
     events: NlSocket,
     answers: std::sync::Mutex<NlSocket>,
     family: u16,
+    losses_are_told: bool,
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> NetlinkError {
@@ -72,8 +73,9 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> NetlinkError {
 }
 
 impl Netlink {
-    /// Connects and joins the group: from now on events are received.
-    pub fn connect() -> Result<Netlink, NetlinkError> {
+    /// Connects and joins the group: from now on events are received. As many bytes of them as `receive_buffer` says
+    /// ([`RECEIVE_BUFFER`]) can wait to be read.
+    pub fn connect(receive_buffer: usize) -> Result<Netlink, NetlinkError> {
         let (router, _) = NlRouter::connect(NlFamily::Generic, None, Groups::empty())
             .map_err(|error| NetlinkError::NoFamily(error.to_string()))?;
         let family = router.resolve_genl_family(FAMILY).map_err(|error| NetlinkError::NoFamily(error.to_string()))?;
@@ -81,13 +83,22 @@ impl Netlink {
         let events = NlSocket::connect(NlFamily::Generic, None, Groups::empty()).map_err(system("socket"))?;
         let fd = borrow(&events);
         // Without CAP_NET_ADMIN the system's limit holds.
-        if sockopt::set_socket_recv_buffer_size_force(fd, RECEIVE_BUFFER).is_err() {
-            let _ = sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER);
+        if sockopt::set_socket_recv_buffer_size_force(fd, receive_buffer).is_err() {
+            let _ = sockopt::set_socket_recv_buffer_size(fd, receive_buffer);
+        }
+        let losses_are_told = forgets_undelivered();
+        if losses_are_told {
+            tell_losses(fd).map_err(system("NETLINK_BROADCAST_ERROR"))?;
         }
         events.nonblock().map_err(system("socket"))?;
         events.add_mcast_membership(Groups::new_groups(&[group])).map_err(system("joining the group `config`"))?;
         let answers = NlSocket::connect(NlFamily::Generic, None, Groups::empty()).map_err(system("socket"))?;
-        Ok(Netlink { events, answers: std::sync::Mutex::new(answers), family })
+        Ok(Netlink { events, answers: std::sync::Mutex::new(answers), family, losses_are_told })
+    }
+
+    /// Whether a tool whose event did not fit into the receive buffer is told so (`ENOBUFS`) instead of waiting for an answer for ever.
+    pub fn losses_are_told(&self) -> bool {
+        self.losses_are_told
     }
 
     /// Tells the kernel whether it may wait for answers to its events: module-wide, for devices enabled from now on.
@@ -150,6 +161,29 @@ impl std::fmt::Debug for Netlink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Netlink").field("family", &self.family).finish_non_exhaustive()
     }
+}
+
+/// Whether the kernel forgets an event that it could not deliver (5.0). Earlier ones keep it in a list, together with what is freed then.
+fn forgets_undelivered() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    release.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 5)
+}
+
+/// Lets the kernel fail what it could not deliver to this socket.
+fn tell_losses(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and the option is an `int` that lives during the call.
+    let status = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_BROADCAST_ERROR,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn borrow(socket: &NlSocket) -> BorrowedFd<'_> {

@@ -69,6 +69,12 @@ impl Event {
         parse(datagram, family)
     }
 
+    /// The event of a device that is being enabled, though it went to another process or to nobody: it can be answered all the same.
+    /// `device_id` is [`Backstore::index`](crate::configfs::Backstore::index).
+    pub fn added(device: String, minor: u32, device_id: u32) -> Event {
+        Event { kind: EventKind::Added, minor, device, command: command::ADDED, device_id: Some(device_id) }
+    }
+
     /// The id by which the kernel knows what is answered.
     pub fn device_id(&self) -> Option<u32> {
         self.device_id
@@ -201,6 +207,13 @@ mod tests {
     fn a_malformed_event_can_still_be_answered() {
         let event = parse(&event(1, &[(8, &9u32.to_ne_bytes())]), FAMILY).unwrap();
         assert_eq!((&event.kind, event.answer()), (&EventKind::Malformed, Some((9, 4))));
+    }
+
+    #[test]
+    fn an_event_that_went_to_another_process_is_answered_like_ones_own() {
+        let name = "tcm-user/0/a/file//a";
+        let own = event(1, &[(1, b"tcm-user/0/a/file//a\0"), (2, &5u32.to_ne_bytes()), (8, &77u32.to_ne_bytes())]);
+        assert_eq!(Event::added(name.into(), 5, 77), parse(&own, FAMILY).unwrap());
     }
 
     #[test]

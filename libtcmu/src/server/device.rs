@@ -6,17 +6,18 @@ mod plain;
 
 use std::{
     collections::VecDeque,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
 use tcmu_handler_api::{
     abi,
     host::OpenDevice,
-    plugin::{DeviceFlags, DeviceInfo, Threads},
+    plugin::{Change, DeviceFlags, DeviceInfo, Threads},
 };
 
 use super::{
+    attach::Attach,
     command::Command,
     counters::{Cells, Counters},
     peer::{Neighbours, Piece},
@@ -25,7 +26,7 @@ use super::{
     waker::Waker,
 };
 use crate::{
-    engine::{self, Judge, Step, Tally, Target, Unit, Work},
+    engine::{self, Judge, Step, Tally, Unit, Work},
     mapping::Mapping,
     ring::{Doorbell, Gone, Next, Ring, RingError},
 };
@@ -57,38 +58,6 @@ pub enum ServeError {
     /// A thread or a descriptor is missing.
     #[error("out of threads or descriptors: {0}")]
     System(#[from] std::io::Error),
-}
-
-/// A device to serve.
-pub struct Attach {
-    /// `user_<hba>/<name>`, for logs.
-    pub name: String,
-    /// The open UIO descriptor, nonblocking.
-    pub uio: OwnedFd,
-    /// Size of map0 in bytes.
-    pub map_size: usize,
-    /// The handler's device.
-    pub device: OpenDevice,
-    /// What is known of the unit outside of its handler: its serial number, its ports. A closure that returns the serial number will do.
-    pub target: Arc<dyn Target>,
-    /// `hw_max_sectors`, in units of 512 bytes; 0: not known.
-    pub hw_max_sectors: u32,
-    /// Names of devices of the same server that initiators may copy to and from this one, whatever their ACLs say of those.
-    pub copies_with: Vec<String>,
-}
-
-impl Attach {
-    /// A device of which nothing is known but its handler: no serial number, no limit of the transfer length, no copies.
-    pub fn new(name: impl Into<String>, uio: OwnedFd, map_size: usize, device: OpenDevice) -> Attach {
-        let target = Arc::new(|| None);
-        Attach { name: name.into(), uio, map_size, device, target, hw_max_sectors: 0, copies_with: Vec::new() }
-    }
-}
-
-impl std::fmt::Debug for Attach {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Attach").field("name", &self.name).field("map_size", &self.map_size).finish_non_exhaustive()
-    }
 }
 
 /// What a turn leaves behind.
@@ -155,7 +124,18 @@ impl DeviceServer {
         pool: Arc<Pool>,
         key: usize,
     ) -> Result<DeviceServer, ServeError> {
-        let device = Arc::new(attach.device);
+        let mut device = attach.device;
+        // A handler that switches it itself is asked; for the others the unit does.
+        let left = attach.write_cache.filter(|on| match device.reconfigure(&Change::WriteCache(*on), *device.info()) {
+            Ok(info) => {
+                device.set_info(info);
+                false
+            }
+            Err(_) => true,
+        });
+        let mut unit = Unit::new(*device.info(), attach.hw_max_sectors, attach.target);
+        unit.go_on(left, attach.known_size);
+        let device = Arc::new(device);
         let lane = match device.threads() {
             Threads::Inline => None,
             Threads::Serial => Some(Lane::new(device.clone(), 1)),
@@ -167,7 +147,7 @@ impl DeviceServer {
         Ok(DeviceServer {
             ring: Ring::attach(map)?,
             bell: Doorbell::new(attach.uio),
-            unit: Unit::new(*device.info(), attach.hw_max_sectors, attach.target),
+            unit,
             judge: Judge::default(),
             tally: Tally::default(),
             shared: Arc::new(Shared::new(&attach.name, waker, pool, key, lane.is_none())),
@@ -219,9 +199,9 @@ impl DeviceServer {
         self.unit.change(info);
     }
 
-    /// Initiators see the write cache switched on or off, although the handler didn't.
-    pub(super) fn set_write_cache(&mut self, on: bool) {
-        self.unit.set_write_cache(on);
+    /// Where the write cache is switched on or off although the handler can't.
+    pub(super) fn unit(&mut self) -> &mut Unit {
+        &mut self.unit
     }
 
     /// Who may take part in copies.

@@ -2,6 +2,7 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | `attach` | what is to be known of a device that is to be served |
 //! | `device` | one device: entries become commands, commands become requests for its handler |
 //! | `device::completion` | the way back |
 //! | `device::plain` | the quick way, there and back, for plain reads and writes |
@@ -19,6 +20,7 @@
 //! | `lost` | what a failed flush means |
 //! | `peer` | units that may be copied to and from each other |
 //! | `solo` | a device in a program's own event loop |
+mod attach;
 mod command;
 mod counters;
 mod device;
@@ -47,21 +49,25 @@ use std::{
     time::Duration,
 };
 
+pub use attach::Attach;
 use counters::Cells;
 pub use counters::Counters;
-pub use device::{Attach, DeviceServer, ServeError, Turn};
-use peer::Neighbours;
+pub use device::{DeviceServer, ServeError, Turn};
+use peer::{Neighbours, Piece};
 use pool::Pool;
 use reactor::{Message, Reactor};
 pub use solo::Solo;
 use tcmu_handler_api::{
     abi,
     host::OpenDevice,
-    plugin::{Change, DeviceInfo, Operations, Refusal},
+    plugin::{Change, DeviceFlags, DeviceInfo, Operations, Refusal},
 };
 pub use wait::IoEngine;
 
-use crate::mapping::Mapping;
+use crate::{
+    engine::{Unit, Work},
+    mapping::Mapping,
+};
 
 /// How a server is made.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +163,15 @@ impl Server {
         let (added, outcome) = mpsc::channel();
         reactor.send(Message::Add(key, Box::new(server), Box::new(on_failure), added));
         outcome.recv().map_err(|_| std::io::Error::other("the reactor ended"))??;
-        Ok(Box::new(Attached { key, reactor: reactor.clone(), device, info, counters, server: self.clone() }))
+        Ok(Box::new(Attached {
+            key,
+            reactor: reactor.clone(),
+            device,
+            info,
+            changes: Mutex::default(),
+            counters,
+            server: self.clone(),
+        }))
     }
 }
 
@@ -173,6 +187,8 @@ pub struct Attached {
     reactor: Arc<Reactor>,
     device: Arc<OpenDevice>,
     info: Mutex<DeviceInfo>,
+    /// Held during a change, also while the serving thread is waited for: it may want the above.
+    changes: Mutex<()>,
     counters: Arc<Cells>,
     /// Keeps the threads.
     server: Server,
@@ -197,29 +213,83 @@ impl Attached {
         self.device.describe()
     }
 
-    /// Changes the device while I/O runs; initiators get the unit attention that is due. Blocks as long as the handler does; changes of
-    /// one device come one after the other. On failure all is as before.
+    /// Changes the device while I/O runs: the next command sees it, and initiators get the unit attention that is due. Blocks as long as
+    /// the handler does, so it is not for threads that serve; changes of one device come one after the other. On failure all is as before.
     pub fn reconfigure(&self, change: &Change<'_>) -> Result<(), Refusal> {
-        let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut preset = *info;
-        if let Change::Size(bytes) = change {
-            preset.0.size = *bytes;
+        let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = self.info();
+        let mut preset = info;
+        let block_size = info.block_size();
+        if let Change::Size(bytes) = *change {
+            // File offsets are signed.
+            if bytes == 0 || bytes % u64::from(block_size) != 0 || i64::try_from(bytes).is_err() {
+                return Err(Refusal::invalid(format!(
+                    "size {bytes}: a multiple of the block size {block_size} is needed, below 2^63"
+                )));
+            }
+            if bytes == info.size() {
+                return Ok(());
+            }
+            preset.0.size = bytes;
         }
         match self.device.reconfigure(change, preset) {
-            Ok(changed) => {
-                *info = changed;
-                self.server.0.neighbours.change(self.key, changed);
-                self.reactor.send(Message::With(self.key, Box::new(move |server| server.change(changed))));
-                Ok(())
+            Ok(changed) if changed.block_size() != block_size => {
+                Err(Refusal::invalid("the handler changed the block size, which initiators could not notice"))
             }
-            // The handler can't, but the server can make every write durable.
-            Err(refusal) if refusal.errno() == libc::EOPNOTSUPP && info.operations().contains(Operations::FLUSH) => {
+            Ok(changed) => {
+                *self.info.lock().unwrap_or_else(PoisonError::into_inner) = changed;
+                self.server.0.neighbours.change(self.key, changed);
+                self.with_unit(move |unit| unit.change(changed))
+            }
+            Err(refusal) if refusal.errno() == libc::EOPNOTSUPP => {
                 let Change::WriteCache(on) = *change else { return Err(refusal) };
-                self.reactor.send(Message::With(self.key, Box::new(move |server| server.set_write_cache(on))));
-                Ok(())
+                let has_one = info.flags().contains(DeviceFlags::WRITE_CACHE);
+                if has_one && info.operations().contains(Operations::FLUSH) {
+                    // The handler can't, but the server can make every write durable.
+                    self.switch_write_cache(on)
+                } else if has_one || on {
+                    Err(refusal)
+                } else {
+                    Ok(())
+                }
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Without the write cache every write is made durable, and what was written before is so too.
+    fn switch_write_cache(&self, on: bool) -> Result<(), Refusal> {
+        let before = self.with_unit(move |unit| {
+            let before = unit.write_cache();
+            unit.set_write_cache(on && before);
+            before
+        })?;
+        if !on {
+            let (done, status) = mpsc::channel();
+            let flush = Piece::new(Work::flush(), move |status| {
+                let _ = done.send(status);
+            });
+            self.reactor.send(Message::Piece(self.key, flush));
+            let status = status.recv().unwrap_or(-libc::ENODEV);
+            if status != 0 {
+                self.with_unit(move |unit| unit.set_write_cache(before))?;
+                let error = std::io::Error::from_raw_os_error(status.saturating_abs());
+                return Err(Refusal::io("the write cache cannot be flushed", &error));
+            }
+        }
+        self.with_unit(move |unit| unit.write_cache_was_switched(before, on))
+    }
+
+    /// Has the serving thread do something, and waits for it.
+    fn with_unit<T: Send + 'static>(&self, run: impl FnOnce(&mut Unit) -> T + Send + 'static) -> Result<T, Refusal> {
+        let (tell, done) = mpsc::channel();
+        self.reactor.send(Message::With(
+            self.key,
+            Box::new(move |server| {
+                let _ = tell.send(run(server.unit()));
+            }),
+        ));
+        done.recv().map_err(|_| Refusal::new(libc::ENODEV, "the device is gone"))
     }
 
     /// The handler says that the device's size became `bytes`.

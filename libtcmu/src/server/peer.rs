@@ -68,6 +68,11 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Work that is nobody's copy and needs no memory. `done` gets 0 or a negative `errno`.
+    pub(super) fn new(work: Work, done: impl FnOnce(i32) + Send + 'static) -> Piece {
+        Piece { work, memory: Vec::new(), done: Some(Box::new(move |status, _| done(status))) }
+    }
+
     pub(super) fn end(mut self, status: i32) {
         if let Some(done) = self.done.take() {
             done(status, std::mem::take(&mut self.memory));

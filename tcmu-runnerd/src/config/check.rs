@@ -28,6 +28,7 @@ impl Config {
         ] {
             within(&[], key, value, 1, 3600)?;
         }
+        within(&[], "netlink_buffer_kib", self.netlink_buffer_kib as u64, 4, 65_536)?;
         threads(&[], Some(self.reactors), Some(self.workers), Some(&self.io_engine), Some(self.poll_microseconds))?;
         policy(&[], Some(self.give_up_seconds), Some(self.hang_seconds))?;
         for (name, section) in &self.handler {

@@ -42,6 +42,7 @@ pub const EFFECTS: &[(&str, Effect)] = &[
     ("open_timeout_seconds", Effect::AtOnce),
     ("check_timeout_seconds", Effect::AtOnce),
     ("drain_timeout_seconds", Effect::AtOnce),
+    ("netlink_buffer_kib", Effect::DaemonRestart),
     ("enabled", Effect::DaemonRestart),
     ("user", Effect::HandlerRestart),
     ("confined", Effect::HandlerRestart),
@@ -83,6 +84,7 @@ impl Config {
             handler_path: self.handler_path.clone(),
             foreign_subtypes: self.foreign_subtypes.clone(),
             lock_memory: self.lock_memory,
+            netlink_buffer_kib: self.netlink_buffer_kib,
             ..new
         };
         for (name, old) in &self.handler {

@@ -55,6 +55,8 @@ pub struct Config {
     pub check_timeout_seconds: u64,
     /// How long commands in flight may take when a device is removed or the daemon stops.
     pub drain_timeout_seconds: u64,
+    /// How many KiB of the kernel's events can wait to be read.
+    pub netlink_buffer_kib: usize,
     /// What holds for single handlers, by subtype.
     pub handler: BTreeMap<String, HandlerSection>,
     /// What is done for single devices, by `user_<number>/<name>`; it counts more than what is said of their handler.
@@ -80,6 +82,7 @@ impl Default for Config {
             open_timeout_seconds: 20,
             check_timeout_seconds: 10,
             drain_timeout_seconds: 20,
+            netlink_buffer_kib: tcmu::netlink::RECEIVE_BUFFER >> 10,
             handler: BTreeMap::new(),
             device: BTreeMap::new(),
         }
@@ -211,6 +214,7 @@ mod tests {
         assert!(error("workers = 4\nlog_level = info").contains("tcmu.toml:2:"));
         assert!(error("log_level = info").ends_with("(text needs quotes)"));
         assert!(error("workers = \"many\"").contains("invalid type: string"));
+        assert!(error("netlink_buffer_kib = 1").ends_with("netlink_buffer_kib = 1: 4 to 65536 is needed"));
         assert_eq!(error("open_timeout_seconds = 0"), "tcmu.toml:1: open_timeout_seconds = 0: 1 to 3600 is needed");
     }
 

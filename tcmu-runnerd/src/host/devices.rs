@@ -89,6 +89,7 @@ impl Host {
             match &ended {
                 Ok(Ended::Changed(DeviceChange::Size(bytes))) => held.spec.size = *bytes,
                 Ok(Ended::Changed(DeviceChange::Config(config))) => held.spec.config.clone_from(config),
+                Ok(Ended::Changed(DeviceChange::WriteCache(on))) => held.spec.write_cache = Some(*on),
                 _ => {}
             }
             if mine {
@@ -146,6 +147,8 @@ impl Host {
             device,
             target: Arc::new(Backstore::at(&Roots::default(), id)),
             hw_max_sectors: spec.hw_max_sectors,
+            known_size: spec.take_over.then_some(spec.size),
+            write_cache: spec.write_cache,
             copies_with: spec.copies_with.clone(),
         };
         let (failures, name) = (self.failures.clone(), spec.name.clone());
@@ -153,7 +156,15 @@ impl Host {
         let on_failure = move |reason: &str| {
             let _ = failures.send((name, reason.to_owned()));
         };
-        self.server.attach(attach, on_failure).map_err(|error| Refusal::new(libc::EIO, error.to_string()))
+        let attached = self.server.attach(attach, on_failure).map_err(|error| Refusal::new(libc::EIO, error.to_string()))?;
+        if !spec.take_over {
+            // Tools keep what they read there, and write it again when they restore a configuration. The kernel's default is no.
+            let cached = attached.info().flags().contains(DeviceFlags::WRITE_CACHE);
+            if let Err(error) = Backstore::at(&Roots::default(), id).set_attribute("emulate_write_cache", u8::from(cached)) {
+                tracing::debug!(device = spec.name, %error, "tools cannot see its write cache");
+            }
+        }
+        Ok(attached)
     }
 
     /// A device can't be served any more.

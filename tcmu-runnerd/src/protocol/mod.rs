@@ -79,6 +79,9 @@ pub struct DeviceSpec {
     pub hw_max_sectors: u32,
     pub map_size: usize,
     pub take_over: bool,
+    /// Whether the operator switched its write cache on or off.
+    #[serde(default)]
+    pub write_cache: Option<bool>,
     /// Names of devices that initiators may copy to and from this one.
     pub copies_with: Vec<String>,
 }
@@ -231,6 +234,7 @@ mod tests {
 
     fn spec() -> DeviceSpec {
         DeviceSpec {
+            write_cache: Some(false),
             name: "user_0/a".into(),
             minor: 7,
             config: "/srv/ä;ro=on".into(),

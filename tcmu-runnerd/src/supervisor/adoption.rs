@@ -5,7 +5,13 @@ use std::{io, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use tcmu::{BackstoreId, configfs::BackstoreFacts, identity::DeviceName};
 
-use super::{hosts::Running, kernel::Prepared, machine::Found, process::Process};
+use super::{
+    Supervisor,
+    hosts::{Host, HostKey, Running},
+    kernel::Prepared,
+    machine::{Found, HostName, Input},
+    process::Process,
+};
 use crate::{
     protocol::{Channel, DeviceSpec, Doing, FromHost, HostFacts, PROTOCOL, ToHost},
     run_dir::RunDir,
@@ -21,6 +27,71 @@ pub(super) struct Adopted {
     pub(super) facts: HostFacts,
     pub(super) running: Running,
     pub(super) devices: Vec<(Found, Prepared)>,
+}
+
+/// A host of an earlier supervisor that is kept.
+pub(super) struct Kept {
+    key: HostKey,
+    name: HostName,
+    devices: Vec<(Found, Prepared)>,
+}
+
+impl Supervisor {
+    /// Takes hosts of an earlier supervisor for its own, before it starts others. They are listened to later.
+    pub(super) fn keep(&mut self, mut adopted: Vec<Adopted>) -> Vec<Kept> {
+        // Those that serve come first: of two that could take each other's place they are the ones to stay.
+        adopted.sort_by_key(|adopted| adopted.devices.is_empty());
+        let mut kept = Vec::new();
+        for Adopted { facts, running, devices } in adopted {
+            let host = Host::adopted(facts, running);
+            let Some(name) = host.name() else { continue };
+            let other = self.key_of(&name).is_some();
+            let wanted = host.device.is_none() && self.config.of_handler(&name.subtype).enabled;
+            // One of two that were about to change places, or one whose device is gone.
+            if other || (devices.is_empty() && !wanted) {
+                let Host { running: Some(running), .. } = host else { continue };
+                if devices.is_empty() {
+                    running.end_later();
+                } else {
+                    running.kill();
+                }
+                continue;
+            }
+            let key = self.next_host;
+            self.next_host += 1;
+            self.hosts.insert(key, host);
+            kept.push(Kept { key, name, devices });
+        }
+        kept
+    }
+
+    /// Goes on with the devices of hosts that are kept, and with those that a tool waits for since nobody was there.
+    pub(super) fn go_on_with(&mut self, adopted: Vec<Kept>, mut pending: Vec<Input>) {
+        for Kept { key, name, devices } in adopted {
+            self.machine.add_handler(&name.subtype);
+            let (mut found, prepared): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
+            for (found, prepared) in found.iter().zip(prepared) {
+                self.prepared.insert(found.name.id.clone(), prepared);
+            }
+            for found in &mut found {
+                let its = pending.iter().position(|input| {
+                    matches!(input, Input::Added { minor, name, .. } if *minor == found.minor && name.id == found.name.id)
+                });
+                if let Some(at) = its
+                    && let Input::Added { token, .. } = pending.remove(at)
+                {
+                    found.added = Some(token);
+                }
+            }
+            let Some(host) = self.hosts.get_mut(&key) else { continue };
+            if let Err(error) = host.listen_to_adopted(key, &self.happenings) {
+                tracing::error!(%error, "no thread to listen to a handler host");
+            }
+            self.send_settings(key);
+            self.input(Input::Adopted { host: name, devices: found });
+        }
+        pending.into_iter().for_each(|input| self.input(input));
+    }
 }
 
 /// All hosts that are there and can be used.
@@ -111,5 +182,5 @@ fn found(facts: &HostFacts, device: DeviceSpec, doing: Doing, fd: OwnedFd) -> an
         map_size: device.map_size,
         facts: BackstoreFacts { size: device.size, block_size: device.block_size, hw_max_sectors: device.hw_max_sectors },
     };
-    Ok((Found { minor: device.minor, name, doing }, prepared))
+    Ok((Found { minor: device.minor, name, doing, write_cache: device.write_cache, added: None }, prepared))
 }

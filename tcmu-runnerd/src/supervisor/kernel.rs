@@ -1,5 +1,7 @@
 //! The supervisor's side of the kernel: the thread that reads netlink, and what is done to devices in configfs and sysfs. None of it
 //! runs handler code, and none of it runs on the supervisor's own thread.
+mod pending;
+
 use std::{
     collections::HashMap,
     fs,
@@ -23,7 +25,7 @@ use super::{
     Happening,
     machine::{Input, Token},
 };
-use crate::protocol::DeviceChange;
+use crate::{config::Config, protocol::DeviceChange};
 
 /// How long udev may take to make a device's node.
 const NODE: Duration = Duration::from_secs(5);
@@ -36,33 +38,47 @@ pub(crate) struct Prepared {
     pub(super) facts: BackstoreFacts,
 }
 
+/// Events that were not answered yet.
+type Owed = Arc<Mutex<HashMap<Token, Event>>>;
+
 /// The kernel, as the supervisor sees it.
 pub(super) struct Kernel {
     netlink: Arc<Netlink>,
     roots: Roots,
-    owed: Arc<Mutex<HashMap<Token, Event>>>,
+    owed: Owed,
+    held: pending::Held,
     happenings: Sender<Happening>,
 }
 
 impl Kernel {
-    /// Frees tools that wait for a dead daemon's answers, connects, and starts to read events.
-    pub(super) fn connect(roots: Roots, happenings: Sender<Happening>) -> Result<Kernel, NetlinkError> {
+    /// Connects, and starts to read events; with what tools want that a dead daemon did not hear of or did not answer. Those for which
+    /// it is too late are freed (`EINTR`).
+    pub(super) fn connect(
+        roots: Roots,
+        config: &Config,
+        happenings: Sender<Happening>,
+    ) -> Result<(Kernel, Vec<Input>), NetlinkError> {
         load_module(&roots);
         // Nothing is sent while we subscribe, so nothing is missed.
-        let block = NetlinkBlock::reset(&roots).map_err(|error| tracing::warn!(%error, "cannot reset netlink")).ok();
-        let netlink = Arc::new(Netlink::connect()?);
+        let block = NetlinkBlock::begin(&roots).map_err(|error| tracing::warn!(%error, "cannot hold events back"));
+        let netlink = Arc::new(Netlink::connect(config.netlink_buffer_kib << 10)?);
         netlink.set_kernel_replies(true)?;
-        drop(block);
-        let kernel = Kernel { netlink, roots, owed: Arc::default(), happenings };
-        kernel.start_reading();
-        Ok(kernel)
+        let owed = Owed::default();
+        let (held, inputs) = match block {
+            Ok(block) => pending::Hold::begin(block, pending::find(&roots, &config.foreign_subtypes), &owed, happenings.clone()),
+            Err(()) => (pending::Held::default(), Vec::new()),
+        };
+        let kernel = Kernel { netlink, roots, owed, held, happenings };
+        kernel.start_reading(inputs.len() as Token);
+        Ok((kernel, inputs))
     }
 
-    fn start_reading(&self) {
+    /// Reads events, with tokens from the one behind `token`.
+    fn start_reading(&self, mut token: Token) {
         let (netlink, owed, roots, happenings) =
             (self.netlink.clone(), self.owed.clone(), self.roots.clone(), self.happenings.clone());
         let read = move || {
-            let mut token = 0;
+            let mut lost = false;
             loop {
                 let happening = match netlink.receive() {
                     Ok(Received::Event(event)) => {
@@ -78,11 +94,18 @@ impl Kernel {
                         owed.lock().unwrap_or_else(PoisonError::into_inner).insert(token, event);
                         Happening::Input(input)
                     }
+                    // More may be lost, without a further word, until all that waits is read.
                     Ok(Received::Overrun) => {
+                        lost = true;
+                        continue;
+                    }
+                    Ok(Received::Nothing) if std::mem::take(&mut lost) => {
                         tracing::error!("events of the kernel were lost; looking at all devices anew");
-                        // Whoever waits for an answer that can't come any more gets EINTR.
-                        drop(NetlinkBlock::reset(&roots));
-                        owed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                        if !netlink.losses_are_told() {
+                            // Whoever waits for an answer that can't come any more gets EINTR.
+                            drop(NetlinkBlock::reset(&roots));
+                            owed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                        }
                         Happening::Rescan
                     }
                     Ok(Received::Nothing) => {
@@ -112,6 +135,7 @@ impl Kernel {
         if let Err(error) = self.netlink.answer(&event, status) {
             tracing::debug!(device = event.device, %error);
         }
+        pending::answered(&self.held, &self.owed, token);
     }
 
     /// All devices there are.
@@ -174,10 +198,10 @@ impl Kernel {
     /// Lets a device go on, on a thread of its own.
     pub(super) fn unblock(&self, id: &BackstoreId) {
         let (id, roots) = (id.clone(), self.roots.clone());
-        self.spawn("unblock", move || {
-            if let Err(error) = Backstore::at(&roots, &id).block(false) {
-                tracing::error!(device = %id, %error, "stays blocked");
-            }
+        self.spawn("unblock", move || match Backstore::at(&roots, &id).block(false) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => tracing::debug!(device = %id, "is gone"),
+            Err(error) => tracing::error!(device = %id, %error, "stays blocked"),
+            Ok(()) => {}
         });
     }
 
@@ -194,6 +218,7 @@ impl Kernel {
 
     /// Tells the kernel to wait for nobody any more: other programs and `rmdir` must not hang on a daemon that isn't there.
     pub(super) fn stop_replies(&self) {
+        pending::end(&self.held, &self.owed);
         if let Err(error) = self.netlink.set_kernel_replies(false) {
             tracing::warn!(%error, "the kernel may wait for answers that nobody gives");
         }
@@ -216,6 +241,9 @@ fn prepare(
     let backstore = Backstore::at(roots, id);
     let failed = |error: &dyn std::fmt::Display, errno: Option<i32>| (errno.unwrap_or(libc::EIO), error.to_string());
     if take_over {
+        if !backstore.is_enabled().map_err(|error| failed(&error, error.errno()))? {
+            return Err((libc::EAGAIN, "it is only being enabled".into()));
+        }
         // What an earlier process had taken from the ring is given back to the initiators.
         backstore.block(true).map_err(|error| failed(&error, error.errno()))?;
         backstore.reset_ring(ResetRing::Requeue).map_err(|error| failed(&error, error.errno()))?;

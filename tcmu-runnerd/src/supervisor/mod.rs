@@ -22,14 +22,13 @@ mod replacement;
 mod settings;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
 };
 
-use adoption::Adopted;
 use hosts::{Host, HostKey};
 use kernel::{Kernel, Prepared};
 use machine::{Action, HostName, Input, Machine, Settings, State};
@@ -102,14 +101,17 @@ pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
     let adopted = supervisor.keep(adopted);
     supervisor.start_hosts(&happened);
     supervisor.bus = Bus::start(happenings.clone(), supervisor.handlers());
-    supervisor.kernel = match Kernel::connect(Roots::default(), happenings) {
-        Ok(kernel) => Some(kernel),
+    let pending = match Kernel::connect(Roots::default(), &supervisor.config, happenings) {
+        Ok((kernel, pending)) => {
+            supervisor.kernel = Some(kernel);
+            pending
+        }
         Err(error) => {
             supervisor.end_own_hosts();
             return Err(error.into());
         }
     };
-    supervisor.go_on_with(adopted);
+    supervisor.go_on_with(adopted, pending);
     supervisor.rescan();
     supervisor.name_unknown_handlers();
     supervisor.watch_config();
@@ -147,22 +149,21 @@ struct Supervisor {
     watchdog: Watchdog,
 }
 
-/// A host of an earlier supervisor that is kept.
-struct Kept {
-    key: HostKey,
-    name: HostName,
-    devices: Vec<(machine::Found, Prepared)>,
-}
-
 impl Supervisor {
     fn new(start: Start, run: RunDir, happenings: Sender<Happening>) -> Supervisor {
         let config = start.config.clone();
+        let caches_off = run.caches_off().unwrap_or_else(|error| {
+            tracing::error!(%error, "it is not known which write caches were switched off: all are on");
+            BTreeSet::new()
+        });
         let settings = Settings {
             open_timeout: config.open_timeout(),
             foreign: config.foreign_subtypes.iter().cloned().collect(),
             host_per_device: config.handler.keys().filter(|name| config.of_handler(name).host_per_device).cloned().collect(),
             policies: config.policies(),
         };
+        let mut machine = Machine::new(settings, first_request());
+        machine.set_caches_off(caches_off);
         Supervisor {
             start,
             read: config.clone(),
@@ -172,7 +173,7 @@ impl Supervisor {
             happenings,
             hosts: BTreeMap::new(),
             next_host: 0,
-            machine: Machine::new(settings, first_request()),
+            machine,
             kernel: None,
             bus: None,
             prepared: HashMap::new(),
@@ -187,56 +188,12 @@ impl Supervisor {
         }
     }
 
-    /// Takes hosts of an earlier supervisor for its own, before it starts others. They are listened to later.
-    fn keep(&mut self, mut adopted: Vec<Adopted>) -> Vec<Kept> {
-        // Those that serve come first: of two that could take each other's place they are the ones to stay.
-        adopted.sort_by_key(|adopted| adopted.devices.is_empty());
-        let mut kept = Vec::new();
-        for Adopted { facts, running, devices } in adopted {
-            let host = Host::adopted(facts, running);
-            let Some(name) = host.name() else { continue };
-            let other = self.key_of(&name).is_some();
-            let wanted = host.device.is_none() && self.config.of_handler(&name.subtype).enabled;
-            // One of two that were about to change places, or one whose device is gone.
-            if other || (devices.is_empty() && !wanted) {
-                let Host { running: Some(running), .. } = host else { continue };
-                if devices.is_empty() {
-                    running.end_later();
-                } else {
-                    running.kill();
-                }
-                continue;
-            }
-            let key = self.next_host;
-            self.next_host += 1;
-            self.hosts.insert(key, host);
-            kept.push(Kept { key, name, devices });
-        }
-        kept
-    }
-
     /// When it comes to nothing: hosts that were started for it end, those that serve go on.
     fn end_own_hosts(&mut self) {
         let own = self.hosts.values_mut().filter(|host| !host.is_adopted());
         let running: Vec<_> = own.filter_map(|host| host.running.take()).collect();
         running.iter().for_each(hosts::Running::end);
         running.into_iter().for_each(hosts::Running::bury);
-    }
-
-    fn go_on_with(&mut self, adopted: Vec<Kept>) {
-        for Kept { key, name, devices } in adopted {
-            self.machine.add_handler(&name.subtype);
-            let (found, prepared): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
-            for (found, prepared) in found.iter().zip(prepared) {
-                self.prepared.insert(found.name.id.clone(), prepared);
-            }
-            let Some(host) = self.hosts.get_mut(&key) else { continue };
-            if let Err(error) = host.listen_to_adopted(key, &self.happenings) {
-                tracing::error!(%error, "no thread to listen to a handler host");
-            }
-            self.send_settings(key);
-            self.input(Input::Adopted { host: name, devices: found });
-        }
     }
 
     fn serve(&mut self, happened: &Receiver<Happening>) {
@@ -391,13 +348,23 @@ impl Supervisor {
             Action::Prepare { id, minor, take_over } => {
                 kernel.prepare(&id, minor, take_over, self.prepared.get(&id).cloned());
             }
-            Action::Compare { id } => kernel.compare(&id),
+            Action::Compare { id, unsure } => {
+                if let Some(prepared) = self.prepared.get_mut(&id).filter(|_| unsure) {
+                    prepared.facts.size = 0;
+                }
+                kernel.compare(&id);
+            }
             Action::Block { id } => kernel.block(&id),
             Action::Unblock { id } => kernel.unblock(&id),
             Action::Release { id } => {
                 self.prepared.remove(&id);
             }
             Action::FailCommands { id } => kernel.fail_commands(&id),
+            Action::KeepCachesOff { devices } => {
+                if let Err(error) = self.run.keep_caches_off(&devices) {
+                    tracing::error!(%error, "the next daemon will switch write caches on that were switched off");
+                }
+            }
             Action::StartHost { host } => self.start_device_host(host),
             Action::EndHost { host } => {
                 if let Some(key) = self.key_of(&host)
@@ -440,6 +407,7 @@ impl Supervisor {
             hw_max_sectors: prepared.facts.hw_max_sectors,
             map_size: prepared.map_size,
             take_over,
+            write_cache: device.write_cache,
             copies_with: self.config.copies_with(&id.to_string()),
         };
         if let Some(host) = self.host_of(host) {

@@ -44,13 +44,14 @@ remove_backstore 2 gone &
 REMOVE=$!
 truncate -s 16M $W/new # a handler does not make up the file of a device that was there before it
 backstore 3 new file/$W/new $((16 << 20)) nl_reply_supported=-1
-(backstore 4 asked file/$W/asked $((16 << 20))) 2>/dev/null &
+backstore 4 asked file/$W/asked $((16 << 20)) &
 ASKED=$!
 sleep 1
 start
 wait $REMOVE || fail "the removal failed"
-! wait $ASKED || fail "a device was enabled that nobody heard of"
-rmdir $C/core/user_4/asked $C/core/user_4
+wait $ASKED || fail "a device was refused that nobody had heard of"
+is_state user_4/asked serving || fail "it is enabled, and $(state_of user_4/asked)"
+remove_backstore 4 asked
 wait_for 10 is_state user_3/new serving
 wait_for 10 is_state user_2/gone none
 

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use tcmu::BackstoreId;
 
-use super::{Action, Device, FAIL_EVERY, HostState, Machine, Purpose, RETRY, Stage, State};
+use super::{Action, Device, FAIL_EVERY, HostState, Machine, Purpose, RETRY, Stage, State, WaitingChange};
 
 impl Machine {
     /// The only place where a device changes its state.
@@ -23,7 +23,7 @@ impl Machine {
     pub(super) fn prepared(&mut self, id: &BackstoreId, outcome: Result<(), (i32, String)>, now: Instant) {
         let Some(device) = self.devices.get(id).filter(|device| device.state == State::Preparing) else { return };
         if device.unwanted {
-            return self.forget(id);
+            return self.forget(id, now);
         }
         let ready = self.hosts.get(&device.host) == Some(&HostState::Up);
         match outcome {
@@ -31,7 +31,7 @@ impl Machine {
             Ok(()) => self.go(id, State::Waiting, now),
             Err((libc::ENODEV, _)) if device.added.is_none() => {
                 tracing::info!(device = %id, "is not there any more");
-                self.forget(id);
+                self.forget(id, now);
             }
             Err((errno, reason)) => self.failed(id, errno, reason, now),
         }
@@ -65,6 +65,7 @@ impl Machine {
         tracing::info!(device = %id, config = device.name.config, "served by {}", device.name.subtype);
         device.take_over = false;
         let leaving = self.hosts.get(&device.host) == Some(&HostState::Leaving);
+        let change = if unwanted || leaving || self.stopping { None } else { device.change.take() };
         if unwanted {
             self.answer_kernel(added, -libc::ENODEV);
             return self.close(id, now);
@@ -75,6 +76,9 @@ impl Machine {
         } else if take_over {
             self.actions.push(Action::Unblock { id: id.clone() });
         }
+        if let Some(WaitingChange { token, change, .. }) = change {
+            self.change(token, id, change);
+        }
     }
 
     /// A device could not be opened: a new one is refused, one that was there before is tried again.
@@ -84,14 +88,16 @@ impl Machine {
             Some(token) => {
                 tracing::warn!(device = %id, "refused: {reason}");
                 self.answer_kernel(Some(token), -errno);
-                self.forget(id);
+                self.forget(id, now);
             }
-            None if device.unwanted => self.forget(id),
+            None if device.unwanted => self.forget(id, now),
             None => {
                 if device.said.as_ref() != Some(&reason) {
                     tracing::error!(device = %id, "cannot be served: {reason}; trying again every {} s", RETRY.as_secs());
                     device.said = Some(reason.clone());
                 }
+                let change = device.change.take().map(|change| change.token);
+                self.answer_kernel(change, -libc::EAGAIN);
                 self.go(id, State::Failed { reason, retry: now + RETRY }, now);
             }
         }
@@ -133,7 +139,7 @@ impl Machine {
         }
         if device.unwanted || self.stopping {
             tracing::info!(device = %id, "closed");
-            return self.forget(id);
+            return self.forget(id, now);
         }
         if std::mem::take(&mut device.broken) {
             self.actions.push(Action::Release { id: id.clone() });
@@ -168,16 +174,23 @@ impl Machine {
     }
 
     /// A device's end.
-    pub(super) fn forget(&mut self, id: &BackstoreId) {
+    pub(super) fn forget(&mut self, id: &BackstoreId, now: Instant) {
         let Some(device) = self.devices.remove(id) else { return };
         debug_assert!(device.state.stage().may_become(Stage::Gone), "{:?} -> Gone", device.state);
         self.actions.push(Action::Release { id: id.clone() });
+        if !self.stopping {
+            self.note_cache(id, true);
+        }
         if device.host.device.is_some() {
             self.hosts.remove(&device.host);
             self.actions.push(Action::EndHost { host: device.host });
         }
         self.answer_kernel(device.added, -libc::ENODEV);
+        self.answer_kernel(device.change.map(|change| change.token), -libc::ENODEV);
         // After the descriptor is closed, which is what the kernel waits for.
         self.answer_kernel(device.removed, 0);
+        if let Some(newer) = device.newer {
+            self.add(newer, now);
+        }
     }
 }

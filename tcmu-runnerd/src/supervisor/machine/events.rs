@@ -3,7 +3,7 @@ use std::{collections::HashSet, time::Instant};
 
 use tcmu::{BackstoreId, identity::DeviceName};
 
-use super::{Action, Device, HostName, HostState, Machine, Purpose, Stage, State, Token};
+use super::{Action, Device, HostName, HostState, Machine, Newer, Purpose, Stage, State, Token, WaitingChange};
 use crate::protocol::DeviceChange;
 
 impl Machine {
@@ -16,18 +16,29 @@ impl Machine {
         } else if !self.handlers.contains(&name.subtype) {
             tracing::warn!(device = %name.id, "there is no handler {:?}; it is refused", name.subtype);
             Some(libc::ENOENT)
-        } else if self.devices.contains_key(&name.id) {
-            // Its removal was missed; the next attempt finds it gone.
-            self.removed(None, &name.id.clone(), now);
-            Some(libc::EAGAIN)
         } else {
             None
         };
         if let Some(errno) = refuse {
             return self.answer_kernel(Some(token), -errno);
         }
-        let mut device = Device::new(minor, name, now);
-        (device.added, device.deadline) = (Some(token), Some(now + self.settings.open_timeout));
+        let newer = Newer { token, minor, name, deadline: now + self.settings.open_timeout };
+        let id = newer.name.id.clone();
+        let Some(device) = self.devices.get_mut(&id) else { return self.add(newer, now) };
+        // Its removal was missed, or it was seen before this event came and nothing could be done with it yet.
+        let earlier = device.newer.replace(newer).map(|newer| newer.token);
+        self.answer_kernel(earlier, -libc::EAGAIN);
+        self.leave(None, &id, now);
+    }
+
+    /// A device that a tool waits for.
+    pub(super) fn add(&mut self, newer: Newer, now: Instant) {
+        if self.stopping {
+            return self.answer_kernel(Some(newer.token), -libc::ESHUTDOWN);
+        }
+        self.note_cache(&newer.name.id, true);
+        let mut device = Device::new(newer.minor, newer.name, now);
+        (device.added, device.deadline) = (Some(newer.token), Some(newer.deadline));
         self.insert(device);
     }
 
@@ -44,10 +55,17 @@ impl Machine {
         self.actions.push(Action::Prepare { id, minor, take_over });
     }
 
-    pub(super) fn removed(&mut self, token: Option<Token>, id: &BackstoreId, now: Instant) {
+    pub(super) fn removed(&mut self, token: Token, id: &BackstoreId, now: Instant) {
+        // Whoever enabled it does not wait any more.
+        let newer = self.devices.get_mut(id).and_then(|device| device.newer.take()).map(|newer| newer.token);
+        self.answer_kernel(newer, -libc::ENODEV);
+        self.leave(Some(token), id, now);
+    }
+
+    /// A device is not to be there any more.
+    fn leave(&mut self, token: Option<Token>, id: &BackstoreId, now: Instant) {
         let Some(device) = self.devices.get_mut(id) else { return self.answer_kernel(token, 0) };
-        let earlier = device.removed.take();
-        device.removed = token;
+        let earlier = token.and_then(|token| device.removed.replace(token));
         device.unwanted = true;
         if device.added.is_none() {
             device.deadline = Some(now + self.settings.open_timeout);
@@ -56,20 +74,43 @@ impl Machine {
         self.answer_kernel(earlier, 0);
         match state {
             State::Preparing | State::Opening | State::Closing | State::Blocking => {}
-            State::Waiting | State::Failed { .. } => self.forget(id),
+            State::Waiting | State::Failed { .. } => self.forget(id, now),
             State::Serving => self.close(id, now),
         }
     }
 
-    pub(super) fn reconfigured(&mut self, token: Token, id: &BackstoreId, change: DeviceChange, subtype: Option<&str>) {
-        let Some(device) = self.devices.get(id) else { return self.unknown_reconfigured(token, subtype) };
+    pub(super) fn reconfigured(
+        &mut self,
+        token: Token,
+        id: &BackstoreId,
+        change: DeviceChange,
+        subtype: Option<&str>,
+        now: Instant,
+    ) {
+        let Some(device) = self.devices.get_mut(id) else { return self.unknown_reconfigured(token, subtype) };
         if subtype.is_some_and(|subtype| subtype != device.name.subtype) {
             tracing::warn!(device = %id, "a device cannot move to another handler");
             return self.answer_kernel(Some(token), -libc::EINVAL);
         }
-        if device.state != State::Serving {
+        // Tools that restore a configuration write what is there already.
+        if change == DeviceChange::Config(device.name.config.clone()) {
+            return self.answer_kernel(Some(token), 0);
+        }
+        if device.state == State::Serving {
+            return self.change(token, id, change);
+        }
+        if device.unwanted || self.stopping || matches!(device.state, State::Failed { .. }) {
             return self.answer_kernel(Some(token), -libc::EAGAIN);
         }
+        // Its host comes back soon.
+        let change = WaitingChange { token, change, deadline: now + self.settings.open_timeout };
+        let earlier = device.change.replace(change).map(|change| change.token);
+        self.answer_kernel(earlier, -libc::EAGAIN);
+    }
+
+    /// Has a device changed by its host.
+    pub(super) fn change(&mut self, token: Token, id: &BackstoreId, change: DeviceChange) {
+        let Some(device) = self.devices.get(id) else { return };
         let host = device.host.clone();
         let request = self.request(id, &host, Purpose::Reconfigure(token, change.clone()));
         self.actions.push(Action::Reconfigure { request, id: id.clone(), host, change });
@@ -91,15 +132,29 @@ impl Machine {
     }
 
     pub(super) fn note_change(&mut self, id: &BackstoreId, change: DeviceChange) {
-        if let (DeviceChange::Config(config), Some(device)) = (change, self.devices.get_mut(id)) {
-            device.name.config = config;
+        let Some(device) = self.devices.get_mut(id) else { return };
+        match change {
+            DeviceChange::Config(config) => device.name.config = config,
+            DeviceChange::WriteCache(on) => {
+                device.write_cache = Some(on);
+                self.note_cache(id, on);
+            }
+            DeviceChange::Size(_) => {}
+        }
+    }
+
+    /// A device's write cache is on from now on, or off. One that is gone is forgotten here too.
+    pub(super) fn note_cache(&mut self, id: &BackstoreId, on: bool) {
+        let changed = if on { self.caches_off.remove(id) } else { self.caches_off.insert(id.clone()) };
+        if changed {
+            self.actions.push(Action::KeepCachesOff { devices: self.caches_off.clone() });
         }
     }
 
     pub(super) fn present(&mut self, present: Vec<(u32, DeviceName)>, now: Instant) {
         let there: HashSet<_> = present.iter().map(|(minor, name)| (name.id.clone(), *minor)).collect();
         for id in self.ids(|device| !there.contains(&(device.name.id.clone(), device.minor))) {
-            self.removed(None, &id, now);
+            self.leave(None, &id, now);
         }
         for (minor, name) in present {
             if let Some(device) = self.devices.get_mut(&name.id) {
@@ -119,6 +174,7 @@ impl Machine {
             tracing::info!(device = %name.id, "taking over");
             let mut device = Device::new(minor, name, now);
             (device.take_over, device.unserved) = (true, Some(now));
+            device.write_cache = self.caches_off.contains(&device.name.id).then_some(false);
             self.insert(device);
         }
     }
@@ -134,6 +190,7 @@ impl Device {
             since: now,
             host,
             hangs: None,
+            write_cache: None,
             take_over: false,
             broken: false,
             adopted: false,
@@ -145,6 +202,8 @@ impl Device {
             removed: None,
             unwanted: false,
             deadline: None,
+            change: None,
+            newer: None,
         }
     }
 }

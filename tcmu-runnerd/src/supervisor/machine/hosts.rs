@@ -25,10 +25,11 @@ impl Machine {
     /// A host that another supervisor left, and what it has. What it is busy with it answers to us.
     pub(super) fn adopted(&mut self, host: &HostName, devices: Vec<Found>, now: Instant) {
         self.hosts.insert(host.clone(), HostState::Up);
-        for Found { minor, name, doing } in devices {
+        for Found { minor, name, doing, write_cache, added } in devices {
             let id = name.id.clone();
             if self.devices.contains_key(&id) {
                 tracing::error!(device = %id, "two hosts have it");
+                self.answer_kernel(added, -libc::EAGAIN);
                 self.kill(host, "it has a device that is another's");
                 continue;
             }
@@ -45,13 +46,20 @@ impl Machine {
             let serving = state == State::Serving;
             let mut device = Device::new(minor, name, now);
             (device.state, device.host, device.adopted, device.take_over) = (state, host.clone(), true, !serving);
+            device.write_cache = write_cache;
+            // One that is served by now is all that its tool waits for; one that is being opened was not there before.
+            if added.is_some() && device.state == State::Opening {
+                (device.added, device.deadline, device.take_over) = (added, Some(now + self.settings.open_timeout), false);
+            } else {
+                self.answer_kernel(added, if serving { 0 } else { -libc::EAGAIN });
+            }
             self.devices.insert(id.clone(), device);
             if let Some(reason) = failed {
                 self.device_failed(&id, &reason, now);
-            } else if serving {
+            } else if serving && added.is_none() {
                 // It may have been blocked by a supervisor that could not go on.
                 self.actions.push(Action::Unblock { id: id.clone() });
-                self.actions.push(Action::Compare { id });
+                self.actions.push(Action::Compare { id, unsure: false });
             }
         }
     }
@@ -72,7 +80,7 @@ impl Machine {
             if device.unwanted || stopped || added.is_some() {
                 // Whoever enables a device must learn that its handler died of it.
                 self.answer_kernel(added, -libc::EIO);
-                self.forget(&id);
+                self.forget(&id, now);
             } else {
                 self.prepare_anew(&id, now);
             }

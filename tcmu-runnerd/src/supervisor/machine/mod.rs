@@ -13,7 +13,7 @@ mod hosts;
 mod stage;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     time::{Duration, Instant},
 };
@@ -81,6 +81,10 @@ pub struct Found {
     pub minor: u32,
     pub name: DeviceName,
     pub doing: Doing,
+    /// Whether the operator switched its write cache on or off.
+    pub write_cache: Option<bool>,
+    /// The event that enables it, if nobody answered that yet.
+    pub added: Option<Token>,
 }
 
 /// What happens.
@@ -131,8 +135,8 @@ pub enum Action {
     AnswerKernel { token: Token, status: i32 },
     /// Find out the device's facts and open its descriptor, if it isn't open. With `take_over`: block it and empty its ring first.
     Prepare { id: BackstoreId, minor: u32, take_over: bool },
-    /// Find out whether the device is still what its host was told; [`Input::Changed`] if not.
-    Compare { id: BackstoreId },
+    /// Find out whether the device is still what its host was told; [`Input::Changed`] if not. `unsure`: nobody knows what that was.
+    Compare { id: BackstoreId, unsure: bool },
     /// Send a host this.
     Open { request: Request, id: BackstoreId, host: HostName, take_over: bool },
     /// Send a host this.
@@ -155,6 +159,8 @@ pub enum Action {
     Unblock { id: BackstoreId },
     /// Close the device's descriptor and forget its facts.
     Release { id: BackstoreId },
+    /// Let the next daemon know which devices' write caches were switched off; the kernel shows it the same for all.
+    KeepCachesOff { devices: BTreeSet<BackstoreId> },
 }
 
 /// A device.
@@ -172,6 +178,8 @@ pub struct Device {
     pub host: HostName,
     /// How old its oldest command is, if that is too old.
     pub hangs: Option<Duration>,
+    /// Whether the operator switched its write cache on or off: its next host is told.
+    pub write_cache: Option<bool>,
     take_over: bool,
     /// Its ring can't be used until it is reset.
     broken: bool,
@@ -193,6 +201,27 @@ pub struct Device {
     unwanted: bool,
     /// When the tool that enables or removes it has waited long enough.
     deadline: Option<Instant>,
+    /// A change that is made as soon as it is served.
+    change: Option<WaitingChange>,
+    /// Another device of that name, which has to wait until this one is gone.
+    newer: Option<Newer>,
+}
+
+/// A change for which a tool waits until the deadline.
+#[derive(Clone, Debug)]
+struct WaitingChange {
+    token: Token,
+    change: DeviceChange,
+    deadline: Instant,
+}
+
+/// A device for which a tool waits until the deadline.
+#[derive(Clone, Debug)]
+struct Newer {
+    token: Token,
+    minor: u32,
+    name: DeviceName,
+    deadline: Instant,
 }
 
 enum Purpose {
@@ -232,6 +261,8 @@ pub struct Machine {
     settings: Settings,
     requests: HashMap<Request, Asked>,
     next_request: Request,
+    /// Devices whose write cache was switched off.
+    caches_off: BTreeSet<BackstoreId>,
     stopping: bool,
     actions: Vec<Action>,
 }
@@ -246,6 +277,7 @@ impl Machine {
             settings,
             requests: HashMap::new(),
             next_request: first_request,
+            caches_off: BTreeSet::new(),
             stopping: false,
             actions: Vec::new(),
         }
@@ -255,6 +287,11 @@ impl Machine {
     pub fn add_handler(&mut self, subtype: &str) {
         self.handlers.insert(subtype.to_owned());
         self.hosts.entry(HostName::of_handler(subtype)).or_insert(HostState::Down);
+    }
+
+    /// What an earlier daemon knew, before anything else.
+    pub fn set_caches_off(&mut self, devices: BTreeSet<BackstoreId>) {
+        self.caches_off = devices;
     }
 
     /// Other limits and policies, from now on.
@@ -292,7 +329,9 @@ impl Machine {
                     _ => None,
                 };
                 let deadline = device.deadline.filter(|_| device.added.is_some() || device.removed.is_some());
-                [retry, deadline, self.fails_at(device), self.overdue_at(device)]
+                let change = device.change.as_ref().map(|change| change.deadline);
+                let newer = device.newer.as_ref().map(|newer| newer.deadline);
+                [retry, deadline, change, newer, self.fails_at(device), self.overdue_at(device)]
             })
             .flatten()
             .min()
@@ -302,8 +341,10 @@ impl Machine {
     pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Action> {
         match input {
             Input::Added { token, minor, name } => self.added(token, minor, name, now),
-            Input::Removed { token, id } => self.removed(Some(token), &id, now),
-            Input::Reconfigured { token, id, change, subtype } => self.reconfigured(token, &id, change, subtype.as_deref()),
+            Input::Removed { token, id } => self.removed(token, &id, now),
+            Input::Reconfigured { token, id, change, subtype } => {
+                self.reconfigured(token, &id, change, subtype.as_deref(), now);
+            }
             Input::Present(present) => self.present(present, now),
             Input::Prepared { id, outcome } => self.prepared(&id, outcome, now),
             Input::Blocked { id } => {
@@ -335,6 +376,11 @@ impl Machine {
 
     fn tick_device(&mut self, id: &BackstoreId, now: Instant) {
         let Some(device) = self.devices.get_mut(id) else { return };
+        let change = device.change.take_if(|change| change.deadline <= now).map(|change| change.token);
+        let newer = device.newer.take_if(|newer| newer.deadline <= now).map(|newer| newer.token);
+        self.answer_kernel(change, -libc::EAGAIN);
+        self.answer_kernel(newer, -libc::ETIMEDOUT);
+        let Some(device) = self.devices.get_mut(id) else { return };
         let late = device.deadline.is_some_and(|deadline| deadline <= now);
         if late && device.added.is_some() {
             tracing::error!(device = %id, "its handler did not open it in time; it is refused");
@@ -344,7 +390,7 @@ impl Machine {
             let waiting = device.state == State::Waiting;
             self.answer_kernel(token, -libc::ETIMEDOUT);
             if waiting {
-                self.forget(id);
+                self.forget(id, now);
             }
             return;
         }
@@ -383,7 +429,8 @@ impl Machine {
         match (purpose, refused) {
             (Purpose::Open, refused) => self.opened(&id, refused, now),
             (Purpose::Close, refused) => self.closed(&id, refused.map(|(_, message)| message), now),
-            (Purpose::Inherited, _) => self.actions.push(Action::Compare { id }),
+            // The tool that wanted it was told that it failed.
+            (Purpose::Inherited, _) => self.actions.push(Action::Compare { id, unsure: true }),
             (Purpose::Reconfigure(token, change), None) => {
                 self.note_change(&id, change);
                 self.answer_kernel(Some(token), 0);

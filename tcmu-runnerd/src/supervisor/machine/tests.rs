@@ -37,6 +37,10 @@ fn up(machine: &mut Machine) {
     machine.handle(Input::HostUp { host: file() }, Instant::now());
 }
 
+fn found(n: u32, doing: Doing) -> Found {
+    Found { minor: n, name: name(n), doing, write_cache: None, added: None }
+}
+
 fn refused(errno: i32) -> Outcome {
     Outcome::Refused { errno, message: "no".into() }
 }
@@ -174,8 +178,8 @@ fn commands_fail_once_nobody_served_them_for_as_long_as_the_operator_says() {
 fn serving(n: u32, settings: Settings) -> Machine {
     let mut machine = Machine::new(settings, 0);
     machine.add_handler("file");
-    let found = |n| Found { minor: n, name: name(n), doing: Doing::Serving };
-    machine.handle(Input::Adopted { host: file(), devices: (0..n).map(found).collect() }, Instant::now());
+    let devices = (0..n).map(|n| found(n, Doing::Serving)).collect();
+    machine.handle(Input::Adopted { host: file(), devices }, Instant::now());
     machine
 }
 
@@ -183,25 +187,27 @@ fn serving(n: u32, settings: Settings) -> Machine {
 fn devices_of_a_host_that_is_adopted_are_served_without_a_pause() {
     let now = Instant::now();
     let mut machine = machine();
-    let found = |n, doing| Found { minor: n, name: name(n), doing };
     let devices = vec![
         found(0, Doing::Serving),
         found(1, Doing::Opening { id: 7 }),
         found(2, Doing::Closing { id: 8 }),
         found(3, Doing::Serving),
+        found(5, Doing::Changing { id: 9 }),
     ];
     let actions = machine.handle(Input::Adopted { host: file(), devices }, now);
-    let unblocked = |n: u32| [Action::Unblock { id: name(n).id }, Action::Compare { id: name(n).id }];
-    assert_eq!(actions, [unblocked(0), unblocked(3)].concat());
+    let unblocked = |n: u32| [Action::Unblock { id: name(n).id }, Action::Compare { id: name(n).id, unsure: false }];
+    assert_eq!(actions, [unblocked(0), unblocked(3), unblocked(5)].concat());
     let states = |machine: &Machine| machine.devices().values().map(|device| device.state.clone()).collect::<Vec<_>>();
-    assert_eq!(states(&machine), [State::Serving, State::Opening, State::Closing, State::Serving]);
+    assert_eq!(states(&machine), [State::Serving, State::Opening, State::Closing, State::Serving, State::Serving]);
     // What the earlier supervisor asked for is answered to this one.
     let actions = machine.handle(Input::Answer { request: 7, outcome: Outcome::Done }, now);
     assert_eq!(actions, [Action::Unblock { id: name(1).id }]);
+    let actions = machine.handle(Input::Answer { request: 9, outcome: Outcome::Done }, now);
+    assert_eq!(actions, [Action::Compare { id: name(5).id, unsure: true }], "its tool was told that it failed");
     // Number 3 was removed meanwhile, number 4 was added, and number 0 has another config string.
     let mut changed = name(0);
     changed.config = "/y".into();
-    let actions = machine.handle(Input::Present(vec![(0, changed), (1, name(1)), (2, name(2)), (4, name(4))]), now);
+    let actions = machine.handle(Input::Present(vec![(0, changed), (1, name(1)), (2, name(2)), (4, name(4)), (5, name(5))]), now);
     assert!(matches!(&actions[0], Action::Close { id, .. } if *id == name(3).id), "{actions:?}");
     assert!(
         matches!(&actions[1], Action::Reconfigure { id, change: DeviceChange::Config(c), .. } if *id == name(0).id && c == "/y"),
@@ -211,6 +217,123 @@ fn devices_of_a_host_that_is_adopted_are_served_without_a_pause() {
     // It was closed for a reason that is not known any more; it is there, so it is served.
     let actions = machine.handle(Input::Answer { request: 8, outcome: Outcome::Done }, now);
     assert_eq!(actions, [Action::Prepare { id: name(2).id, minor: 2, take_over: true }]);
+}
+
+#[test]
+fn a_tool_that_enabled_a_device_while_no_supervisor_was_there_is_answered() {
+    let now = Instant::now();
+    let mut machine = machine();
+    let waits = |token, found| Found { added: Some(token), ..found };
+    let devices = vec![
+        waits(1, found(0, Doing::Serving)),
+        waits(2, found(1, Doing::Opening { id: 7 })),
+        waits(3, found(2, Doing::Opening { id: 8 })),
+    ];
+    let actions = machine.handle(Input::Adopted { host: file(), devices }, now);
+    assert_eq!(actions, [Action::AnswerKernel { token: 1, status: 0 }]);
+    // It was not there before: there is nothing to let go on.
+    let actions = machine.handle(Input::Answer { request: 7, outcome: Outcome::Done }, now);
+    assert_eq!(actions, [Action::AnswerKernel { token: 2, status: 0 }]);
+    let actions = machine.handle(Input::Answer { request: 8, outcome: refused(libc::EACCES) }, now);
+    assert_eq!(actions, [Action::AnswerKernel { token: 3, status: -libc::EACCES }, Action::Release { id: name(2).id }]);
+}
+
+#[test]
+fn a_device_that_was_seen_before_its_event_is_added_all_the_same() {
+    let now = Instant::now();
+    let mut machine = machine();
+    up(&mut machine);
+    let id = name(0).id;
+    let prepare = |take_over| Action::Prepare { id: id.clone(), minor: 0, take_over };
+    assert_eq!(machine.handle(Input::Present(vec![(0, name(0))]), now), [prepare(true)]);
+    assert_eq!(machine.handle(Input::Added { token: 1, minor: 0, name: name(0) }, now), []);
+    // It could not be blocked, as it was not enabled yet.
+    let actions = machine.handle(Input::Prepared { id: id.clone(), outcome: Err((libc::EINVAL, "not configured".into())) }, now);
+    assert_eq!(actions, [Action::Release { id: id.clone() }, prepare(false)]);
+    let actions = machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, now);
+    let [Action::Open { request, take_over: false, .. }] = actions[..] else { panic!("{actions:?}") };
+    let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+    assert_eq!(actions, [Action::AnswerKernel { token: 1, status: 0 }]);
+}
+
+#[test]
+fn a_device_whose_removal_was_missed_is_closed_before_the_next_of_its_name_is_opened() {
+    let now = Instant::now();
+    let mut machine = serving(1, settings());
+    let actions = machine.handle(Input::Added { token: 1, minor: 9, name: name(0) }, now);
+    let [Action::Close { request, .. }] = actions[..] else { panic!("{actions:?}") };
+    let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+    let id = name(0).id;
+    assert_eq!(actions, [Action::Release { id: id.clone() }, Action::Prepare { id, minor: 9, take_over: false }]);
+    // One that cannot be closed keeps nobody waiting for ever.
+    let mut machine = serving(1, settings());
+    machine.handle(Input::Added { token: 1, minor: 9, name: name(0) }, now);
+    let late = now + Duration::from_secs(20);
+    assert_eq!(machine.handle(Input::Tick, late), [Action::AnswerKernel { token: 1, status: -libc::ETIMEDOUT }]);
+}
+
+#[test]
+fn a_change_waits_for_a_host_that_is_away_for_a_moment() {
+    let now = Instant::now();
+    let mut machine = serving(1, settings());
+    let id = name(0).id;
+    let change = |machine: &mut Machine, token| {
+        let input = Input::Reconfigured { token, id: name(0).id, change: DeviceChange::Size(512), subtype: None };
+        machine.handle(input, now)
+    };
+    machine.handle(Input::HostDown { host: file() }, now);
+    assert_eq!(change(&mut machine, 1), []);
+    machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, now);
+    let actions = machine.handle(Input::HostUp { host: file() }, now);
+    let [Action::Open { request, .. }] = actions[..] else { panic!("{actions:?}") };
+    let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+    let [Action::Unblock { .. }, Action::Reconfigure { request, .. }] = actions[..] else { panic!("{actions:?}") };
+    let done = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+    assert_eq!(done, [Action::AnswerKernel { token: 1, status: 0 }]);
+    // But not for ever, and not for one that cannot be opened.
+    machine.handle(Input::HostDown { host: file() }, now);
+    assert_eq!(change(&mut machine, 2), []);
+    let late = now + Duration::from_secs(20);
+    assert_eq!(machine.handle(Input::Tick, late), [Action::AnswerKernel { token: 2, status: -libc::EAGAIN }]);
+    assert_eq!(change(&mut machine, 3), []);
+    let actions = machine.handle(Input::Prepared { id, outcome: Err((libc::EIO, "x".into())) }, now);
+    assert_eq!(actions, [Action::AnswerKernel { token: 3, status: -libc::EAGAIN }]);
+    assert_eq!(change(&mut machine, 4), [Action::AnswerKernel { token: 4, status: -libc::EAGAIN }]);
+}
+
+#[test]
+fn a_config_string_that_is_no_other_is_no_change() {
+    let mut machine = serving(1, settings());
+    let mut change = |token, config: &str| {
+        let change = DeviceChange::Config(config.into());
+        let input = Input::Reconfigured { token, id: name(0).id, change, subtype: Some("file".into()) };
+        machine.handle(input, Instant::now())
+    };
+    assert_eq!(change(1, "/x"), [Action::AnswerKernel { token: 1, status: 0 }]);
+    assert!(matches!(change(2, "/y")[..], [Action::Reconfigure { .. }]));
+}
+
+#[test]
+fn a_write_cache_that_was_switched_stays_so_in_the_next_host() {
+    let now = Instant::now();
+    let mut machine = serving(1, settings());
+    let change = DeviceChange::WriteCache(false);
+    let actions = machine.handle(Input::Reconfigured { token: 1, id: name(0).id, change, subtype: None }, now);
+    let [Action::Reconfigure { request, .. }] = actions[..] else { panic!("{actions:?}") };
+    let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+    let off = || Action::KeepCachesOff { devices: [name(0).id].into() };
+    assert_eq!(actions, [off(), Action::AnswerKernel { token: 1, status: 0 }]);
+    machine.handle(Input::HostDown { host: file() }, now);
+    assert_eq!(machine.devices()[&name(0).id].write_cache, Some(false));
+    // Nor does the next daemon switch it on, unless it is another device.
+    let next = |input| {
+        let mut machine = self::machine();
+        machine.set_caches_off([name(0).id].into());
+        let actions = machine.handle(input, now);
+        (machine.devices()[&name(0).id].write_cache, actions.contains(&Action::KeepCachesOff { devices: BTreeSet::new() }))
+    };
+    assert_eq!(next(Input::Present(vec![(0, name(0))])), (Some(false), false));
+    assert_eq!(next(Input::Added { token: 1, minor: 0, name: name(0) }), (None, true));
 }
 
 #[test]
@@ -423,15 +546,24 @@ impl World {
                 2 => Doing::Closing { id: request },
                 3 => Doing::Changing { id: request },
                 4 => Doing::Failed { reason: "ring".into() },
+                // With a tool that waits for it to be enabled.
+                5 => Doing::Serving,
+                6 => Doing::Opening { id: request },
                 _ => continue,
             };
-            let wants = [(1, Wants::Open), (2, Wants::Close), (3, Wants::Change)].into_iter().find(|(k, _)| k == kind);
+            let wants = [(1, Wants::Open), (2, Wants::Close), (3, Wants::Change), (6, Wants::Open)];
+            let wants = wants.into_iter().find(|(k, _)| k == kind);
             if let Some((_, wants)) = wants {
                 self.requests.push_back((request, id.clone(), file(), wants));
             }
-            self.wanted.insert(id.clone());
+            let added = (5..=6).contains(kind).then(|| self.token());
+            if let Some(token) = added {
+                self.adding.insert(token, id.clone());
+            } else {
+                self.wanted.insert(id.clone());
+            }
             self.open.insert(id, file());
-            devices.push(Found { minor: n, name: name(n), doing });
+            devices.push(Found { added, ..found(n, doing) });
         }
         if !devices.is_empty() {
             self.hosts.get_mut("file").unwrap().1 = true;
@@ -493,7 +625,11 @@ impl World {
                 assert!(!self.open.values().any(|other| *other == host), "replaced with a device");
                 self.hosts.get_mut(&host.to_string()).unwrap().1 = false;
             }
-            Action::Unblock { .. } | Action::Release { .. } | Action::FailCommands { .. } | Action::Compare { .. } => {}
+            Action::Unblock { .. }
+            | Action::Release { .. }
+            | Action::FailCommands { .. }
+            | Action::Compare { .. }
+            | Action::KeepCachesOff { .. } => {}
         }
     }
 

@@ -1,0 +1,176 @@
+# A disk is changed while it is in use: size, write cache, config string; through configfs and targetcli, while its host dies, and after
+# half of it was done already. Verified I/O goes on, initiators are told, and what is refused changes nothing. RECONFIGURE_ROUNDS makes
+# it longer.
+# limit: 400
+. ./lib.sh
+. ./load.sh
+ROUNDS=${RECONFIGURE_ROUNDS:-2} MIB=$((1 << 20))
+plugins file fault
+start() { start_daemon --handler-path $W/plugins; }
+attrib() { echo $C/core/$1/attrib/$2; }
+change() { echo -n "$3" >"$(attrib $1 $2)" || fail "$1: $2=$3"; }
+# size DISK BYTES, as its initiator sees it now
+size() {
+    echo 1 >/sys/block/${1#/dev/}/device/rescan
+    wait_for 10 test "$(blockdev --getsize64 $1)" = $2
+}
+wce() { expect "WCE           $2" sdparm --get WCE $1; }
+# What the kernel's initiator was told once more.
+declare -A HEARD
+count() { dmesg | grep -c "$1" || true; }
+heard() { [ "$(count "$1")" -gt "${HEARD[$1]:-0}" ]; }
+told() {
+    wait_for 20 heard "$1"
+    HEARD[$1]=$(count "$1")
+}
+generic() { echo /dev/"$(ls /sys/block/${1#/dev/}/device/scsi_generic)"; }
+# The next command of a quiet disk is told this, and the one after that nothing.
+attention() { # DISK WORDS
+    expect "$2" sg_raw "$(generic $1)" 00 00 00 00 00 00
+    soon 10 sg_raw "$(generic $1)" 00 00 00 00 00 00
+}
+refused() { # DEVICE ATTRIBUTE VALUE WORDS
+    local before
+    before=$(cat "$(attrib $1 $2)")
+    expect "$4" bash -c "echo -n '$3' >$(attrib $1 $2)"
+    [ "$(cat "$(attrib $1 $2)")" = "$before" ] || fail "$2 became $(cat "$(attrib $1 $2)")"
+}
+modprobe sg
+start
+backstore 0 a file/$W/a $((64 * MIB))
+backstore 1 b fault/$W/b $((64 * MIB))
+A=$(loopback 1 user_0/a)
+B=$(loopback 2 user_1/b)
+[ "$(cat "$(attrib user_0/a emulate_write_cache)")" = 1 ] || fail "a tool that saves the configuration sees no write cache"
+load io $A
+
+# Under I/O: larger, smaller, the write cache, the same file by another name.
+for round in $(seq $ROUNDS); do
+    change user_0/a dev_size $((128 * MIB))
+    told "Capacity data has changed"
+    size $A $((128 * MIB))
+    [ "$(stat -c %s $W/a)" = $((128 * MIB)) ] || fail "the file has $(stat -c %s $W/a) bytes"
+    dd if=/dev/urandom of=$A bs=1M seek=100 count=2 oflag=direct status=none
+    change user_0/a dev_size $((48 * MIB))
+    told "Capacity data has changed"
+    size $A $((48 * MIB))
+    expect "48.0 MiB" tcmuctl devices
+    expect "Logical block address out of range" sg_raw -r 512 $A 28 00 00 01 80 00 00 00 01 00
+    change user_0/a emulate_write_cache 0
+    told "Mode parameters changed"
+    wce $A 0
+    change user_0/a emulate_write_cache 1
+    told "Mode parameters changed"
+    wce $A 1
+    change user_0/a dev_size $((64 * MIB))
+    told "Capacity data has changed"
+    mv $W/a $W/moved
+    change user_0/a dev_config file/$W/moved
+    expect "$W/moved" tcmuctl devices
+    mv $W/moved $W/a
+    change user_0/a dev_config file/$W/a
+done
+size $A $((64 * MIB))
+
+# What tools write when they restore a configuration is what is there already.
+sleep 1
+BEFORE=$(count "changed")
+for attribute in dev_size dev_config emulate_write_cache; do
+    change user_0/a $attribute "$(cat "$(attrib user_0/a $attribute)")"
+done
+
+# What is refused leaves all as it was, and initiators hear nothing.
+refused user_0/a dev_size 1000 "Invalid argument"
+refused user_0/a dev_size 0 "Invalid argument"
+refused user_0/a dev_size 9223372036854775808 "Invalid argument"
+refused user_0/a dev_config file//tmp/other "No such file"
+refused user_0/a dev_config "file/$W/a;ro=on" "not supported"
+refused user_0/a dev_config file/relative "Invalid argument"
+refused user_0/a dev_config alloc/x "Invalid argument"
+echo "refuse always" >$W/b.fault
+refused user_1/b dev_size $((96 * MIB)) "No space left on device"
+rm $W/b.fault
+soon 10 sg_raw "$(generic $B)" 00 00 00 00 00 00
+size $B $((64 * MIB))
+sleep 1
+[ "$(count "changed")" = "$BEFORE" ] || fail "initiators were told of a change that was none"
+# The handler dies of it: the disk goes on as it was, and can be changed then.
+echo abort >$W/b.fault
+refused user_1/b dev_size $((96 * MIB)) "Input/output error"
+wait_for 20 is_state user_1/b serving
+size $B $((64 * MIB))
+change user_1/b dev_size $((96 * MIB))
+attention $B "Capacity data has changed"
+size $B $((96 * MIB))
+change user_1/b emulate_write_cache 0
+attention $B "Mode parameters changed"
+wce $B 0
+
+# While its host dies: the change waits for the next one. What was changed before stays so, also when the supervisor died in between.
+change user_0/a emulate_write_cache 0
+wce $A 0
+for round in $(seq $ROUNDS); do
+    kill -KILL "$(host_pid file)"
+    START=$(date +%s%N)
+    change user_0/a dev_size $(((64 + 16 * round) * MIB))
+    echo "its size changed $((($(date +%s%N) - START) / 1000000)) ms after its host was killed"
+    size $A $(((64 + 16 * round) * MIB))
+    wce $A 0
+done
+kill -KILL $DAEMON
+wait $DAEMON || true
+LOG_SEEN=$(wc -l <$LOG)
+start
+kill -KILL "$(host_pid file)"
+wait_for 20 is_state user_0/a serving
+wce $A 0
+stop_daemon
+start
+wait_for 20 is_state user_0/a serving
+wce $A 0
+change user_0/a emulate_write_cache 1
+wce $A 1
+
+# Left half done: the image is smaller than its disk. The disk opens with what there is, initiators are told, and it can be finished.
+change user_0/a dev_size $((64 * MIB))
+size $A $((64 * MIB))
+stop_daemon
+truncate -s $((40 * MIB + 100)) $W/a
+HEARD["Capacity data has changed"]=$(count "Capacity data has changed")
+start
+wait_for 20 is_state user_0/a serving
+told "Capacity data has changed"
+expect "40.0 MiB" tcmuctl devices
+grep -q "a resize was left half done, or the file was truncated; serving $((40 * MIB))" $LOG || fail "no word of it"
+size $A $((40 * MIB))
+change user_0/a dev_size $((64 * MIB))
+size $A $((64 * MIB))
+[ "$(stat -c %s $W/a)" = $((64 * MIB)) ] || fail "the file has $(stat -c %s $W/a) bytes"
+
+# The same by targetcli.
+targetcli >$W/targetcli 2>&1 <<CLI || fail "$(cat $W/targetcli)"
+set global auto_save_on_exit=false
+/backstores/user:file/a set attribute dev_size=$((128 * MIB))
+/backstores/user:file/a set attribute emulate_write_cache=0
+/backstores/user:file/a get attribute dev_size emulate_write_cache
+CLI
+size $A $((128 * MIB))
+wce $A 0
+ln $W/a $W/link
+targetcli >>$W/targetcli 2>&1 <<CLI || fail "$(cat $W/targetcli)"
+set global auto_save_on_exit=false
+/backstores/user:file/a set attribute emulate_write_cache=1 dev_config=file/$W/link
+/backstores/user:file/a set attribute dev_size=1000
+CLI
+cat $W/targetcli
+wce $A 1
+expect "$W/link" tcmuctl devices
+size $A $((128 * MIB))
+loads_end
+echo "longest command of verified I/O through all of this: $(longest io) ms"
+remove_loopback 1
+remove_loopback 2
+remove_backstore 0 a
+remove_backstore 1 b
+stop_daemon
+no_complaints
