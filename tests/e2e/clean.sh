@@ -30,5 +30,7 @@ for target in $C/loopback/naa.*; do timeout 10 rmdir "$target"/tpgt_1/lun/lun_* 
 for group in $C/core/user_*/*/alua/*/; do [[ $group == */default_tg_pt_gp/ ]] || timeout 5 rmdir "$group"; done
 for device in $C/core/user_*/*/; do timeout 5 rmdir "$device"; done
 for hba in $C/core/user_*; do timeout 5 rmdir "$hba"; done
+dmsetup --noudevsync remove -f e2e
+rmmod brd
 echo 0 >$M/block_netlink
 true

@@ -140,8 +140,10 @@ mount -o remount,errors=remount-ro $W/m
 echo 1 >/sys/fs/ext4/"${DM#/dev/}"/trigger_fs_error
 readonly_now() { dmesg | grep -q "Remounting filesystem read-only"; }
 wait_for 10 readonly_now
-says $A write 20000 8 9 = 7/27/00
+# What goes into its page cache it takes; but whoever wants it to be stable is told.
 says $A fua 20000 8 9 = 7/27/00
+says $A sync = 7/27/00
+says $A sync = 7/27/00
 says $A read 0 8 = "good 8"
 dmesg -C
 remove_loopback 1
@@ -195,6 +197,8 @@ logged "writes since the last one may be lost.*user_0/a"
 # What is lost is not there: not until the cache is dropped, either.
 says $A read 8000 8 = "good 1"
 says $A write 8000 8 3 = good
+# Writes with FUA ask the kernel as well, which tells them once.
+says $A fua 8008 8 3 = 3/0c/00
 says $A fua 8008 8 3 = good
 soon 30 tcmuctl handler restart file
 says $A sync = good
