@@ -46,7 +46,7 @@ is_state user_1/d1 serving || fail "user_1/d1: $(state_of user_1/d1)"
 loads_end
 # The operator lets its commands fail, and makes the device anew.
 no_io_errors
-echo 'policies = { "user_0/d0" = { give_up_seconds = 1 } }' >$W/tcmu.toml
+printf '[device."user_0/d0"]\ngive_up_seconds = 1\n' >$W/tcmu.toml
 tcmuctl reload
 ! wait $DD || fail "the write did not fail"
 dmesg -C
