@@ -11,6 +11,8 @@ use std::{
 use common::{BLOCKS, Memory, Quiet, disk, info, memory, run, rw10, sense, serve};
 use proptest::prelude::*;
 use tcmu::{
+    mapping::Mapping,
+    ring::layout,
     server::{Attach, Server, ServerOptions, Solo, Turn},
     sim::{Data, Lie, SimConfig, SimKernel},
 };
@@ -393,6 +395,32 @@ impl Device for Slow {
     fn submit(&self, batch: Batch<'_>) {
         self.0.lock().unwrap().extend(batch);
     }
+}
+
+/// Writes over `cmd_tail` while it has a request.
+struct Wild(Arc<Mapping>);
+
+impl Device for Wild {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        self.0.store_u32(layout::mailbox::CMD_TAIL, 4096, Ordering::Release).unwrap();
+        batch.for_each(|request| request.complete(Ok(())));
+    }
+}
+
+#[test]
+fn a_ring_that_is_written_over_is_told_of_before_another_command_comes() {
+    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = OpenDevice::embed(Wild(map.clone()), info(), Arc::new(Quiet), Server::services()).unwrap();
+    let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let attach = Attach::new("t", fd, map.len(), device);
+    let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
+    kernel.queue(&rw10(0x28, 0, 0, 1), Data::In(512)).unwrap();
+    let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(why.contains("cmd_tail is 4096, where 0 was stored: something wrote over the mailbox"), "{why}");
+    attached.stop(Duration::from_secs(5)).unwrap();
 }
 
 #[test]

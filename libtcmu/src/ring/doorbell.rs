@@ -1,7 +1,11 @@
 //! A UIO descriptor's two words: `read` says that something happened, `write` says that we did something (`drivers/uio/uio.c`).
 use std::{
+    fs::File,
     mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileTypeExt,
+    },
 };
 
 use rustix::io::Errno;
@@ -22,8 +26,9 @@ pub struct Doorbell {
 impl Doorbell {
     /// Takes the descriptor over.
     pub fn new(fd: OwnedFd) -> Doorbell {
-        let uio = rustix::fs::fstat(&fd).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device());
-        Doorbell { fd, uio }
+        let file = File::from(fd);
+        let uio = file.metadata().is_ok_and(|metadata| metadata.file_type().is_char_device());
+        Doorbell { fd: file.into(), uio }
     }
 
     /// Whether events that nobody reads get in the way of new ones: they fill a socket; a UIO device just counts.

@@ -414,6 +414,12 @@ impl Ring {
         self.mapping().store_u32(mailbox::CMD_TAIL, self.tail.get(), Ordering::Release).is_ok()
     }
 
+    /// What was found wrong, if it was not told yet by another call.
+    #[inline]
+    pub(crate) fn check(&mut self) -> Result<(), RingError> {
+        if self.broken.is_some() { Err(self.why()) } else { Ok(()) }
+    }
+
     fn index(&mut self, name: &'static str, value: u32) -> Result<Place, Fault> {
         let size = self.region.size();
         self.region.place(value).ok_or_else(|| self.fault(RingError::Index { name, value, size }))

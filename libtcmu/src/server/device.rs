@@ -301,6 +301,9 @@ impl DeviceServer {
         if self.ring.publish() {
             self.counters.kicks.add(1);
             self.bell.kick()?;
+        } else {
+            // Else nobody would hear of it until the next command comes.
+            self.ring.check()?;
         }
         self.taken = self.taken.saturating_add(taken as u32);
         if taken > 0 {

@@ -43,13 +43,19 @@ setup() {
     B=/dev/$(iscsi_disk)
     LOADS=()
     for disk in $A $B; do
+        # Linux sends a command that gets BUSY again for six times as long.
+        echo 2 >/sys/block/${disk#/dev/}/device/timeout
         fio --name=load --filename=$disk --rw=randrw --bs=4k --ioengine=libaio --iodepth=16 --direct=1 --size=16m --time_based \
             --runtime=3600 --continue_on_error=all --output=/dev/null >/dev/null 2>&1 &
         LOADS+=($!)
     done
-    sleep 1
+    busy() { [ "$(cat /sys/block/{${A#/dev/},${B#/dev/}}/stat | awk '$5 > 20' | wc -l)" = 2 ]; }
+    wait_for 30 busy
 }
 target() {
+    # Linux flushes a disk that goes, patiently: a blocked one would keep it for as long as 18 times its timeout and more. The operator
+    # says that there is nobody to wait for.
+    kill -0 $DAEMON 2>/dev/null || echo offline >/sys/block/${A#/dev/}/device/state
     rm $L/lun/lun_0/disk
     rmdir $L/lun/lun_0 $L ${L%/tpgt_1}
     echo 0 >$P/enable

@@ -6,7 +6,8 @@
 mkdir -p $W/plugins
 cc -std=c11 -shared -fPIC -D_GNU_SOURCE -I ../../handler-api/include -o $W/plugins/handler_scribble.so ../plugins/scribble.c
 chmod 755 $W/plugins $W/plugins/*
-start_daemon --handler-path $W/plugins
+touch $W/tcmu.toml
+start_daemon --config $W/tcmu.toml --handler-path $W/plugins
 for n in 0 1; do
     truncate -s 64M $W/d$n
     backstore $n d$n scribble/$W/d$n $((64 << 20))
@@ -44,9 +45,10 @@ sleep 2
 is_state user_1/d1 serving || fail "user_1/d1: $(state_of user_1/d1)"
 loads_end
 # The operator lets its commands fail, and makes the device anew.
-echo 0 >$C/core/user_0/d0/action/block_dev
-echo 2 >$C/core/user_0/d0/action/reset_ring
-wait $DD && fail "the write did not fail"
+no_io_errors
+printf '[device."user_0/d0"]\ngive_up_seconds = 1\n' >$W/tcmu.toml
+tcmuctl reload
+! wait $DD || fail "the write did not fail"
 dmesg -C
 remove_loopback 1
 remove_backstore 0 d0
