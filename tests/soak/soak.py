@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Mixed verified load on several disks while hosts and the supervisor are killed, handlers hang and are restarted, the program is exchanged,
 disks are resized, and others come and go, in an order that a seed decides; then a calm while, in which nobody's memory, descriptors and
 threads may grow. Ends with a summary. Runs in the guest, as root: `cargo xtask soak`, and for a minute in the end-to-end tests."""
@@ -53,9 +53,9 @@ class Churn(threading.Thread):
             os.unlink(image)
 
     def use(self, disk):
-        node = disk.attach()
+        disk.attach()
         text = self.random.randbytes(256 << 10)
-        fd = os.open(node, os.O_RDWR)
+        fd = disk.open(os.O_RDWR)
         try:
             os.pwrite(fd, text, 2 * MIB)
             os.fsync(fd)
@@ -98,6 +98,7 @@ class Soak:
         for disk in self.disks:
             disk.create()
             disk.attach()
+            os.close(disk.open(os.O_RDONLY))
         self.loads = [Load(disk, self.directory, self.rate) for disk in self.disks]
         self.probes = [Probe(disk) for disk in self.disks]
 
@@ -179,14 +180,13 @@ class Soak:
         self.daemon.start()
 
     def handler_restarted(self):
-        self.daemon.ctl("handler", "restart", self.random.choice(["file", "fault"]))
+        self.daemon.call("RestartHandler", "(s)", self.random.choice(["file", "fault"]))
 
     def reload(self):
-        self.daemon.ctl("reload")
+        self.daemon.call("Reload", "(b)", False)
 
     def program_exchanged(self):
-        self.daemon.ctl("reload", "--exec")
-        self.daemon.epoch += 1
+        self.daemon.exchange()
 
     def resized(self):
         disk = self.random.choice([disk for disk in self.disks if not disk.config.startswith("fault")])
@@ -239,7 +239,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--rate", type=int, default=300, help="reads and writes a second, each, of each disk")
+    parser.add_argument("--rate", type=int, default=100, help="reads and writes a second, each, of each disk")
     parser.add_argument("--directory", default="/tmp/soak")
     arguments = parser.parse_args()
     seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed

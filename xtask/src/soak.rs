@@ -10,7 +10,7 @@ pub fn run(minutes: u32, seed: Option<u32>, build_first: bool) -> anyhow::Result
     let vm = Vm::ensure(4, 2)?;
     let script = root().join("tests/soak/soak.py").display().to_string();
     let seconds = (u64::from(minutes) * 60).to_string();
-    let mut command = vec!["python3", "-B", &script, "--seconds", &seconds];
+    let mut command = vec!["/usr/bin/python3", "-B", &script, "--seconds", &seconds];
     let seed = seed.map(|seed| seed.to_string());
     if let Some(seed) = &seed {
         command.extend(["--seed", seed]);

@@ -13,9 +13,10 @@ backstore 3 other file/$W/other $((64 << 20))
 DISKS=()
 for n in 0 1 2; do DISKS+=("$(loopback $((n + 1)) user_$n/f$n)"); done
 OTHER=$(loopback 4 user_3/other)
+# At a rate that leaves the processors time: else the pause is mostly that of waiting for one.
 loads() {
-    for n in 0 1 2; do load $1$n "${DISKS[n]}"; done
-    load $1other $OTHER
+    for n in 0 1 2; do load $1$n "${DISKS[n]}" --rate_iops=150; done
+    load $1other $OTHER --rate_iops=150
 }
 loads quiet
 probe "${DISKS[0]}" 1000000

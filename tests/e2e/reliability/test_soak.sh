@@ -3,5 +3,6 @@
 # limit: 400
 . ./lib.sh
 LOG=$W/soak/daemon.log
-python3 -B ../soak/soak.py --seconds "${SOAK_SECONDS:-60}" --seed "${SOAK_SEED:-$RANDOM}" --directory $W/soak
+# Debian's own, which has the bindings of D-Bus.
+/usr/bin/python3 -B ../soak/soak.py --seconds "${SOAK_SECONDS:-60}" --seed "${SOAK_SEED:-$RANDOM}" --directory $W/soak
 no_complaints
