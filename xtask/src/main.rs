@@ -50,6 +50,8 @@ enum Sub {
         #[arg(long)]
         cases: Option<String>,
     },
+    /// Writes the completions and manual pages in dist/ anew, after a change of a command line.
+    DistFiles,
     /// Runs a command on a real kernel, as root, with this build on PATH.
     Vm {
         /// GiB of memory.
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Sub::Bench { only, rounds, seconds, targets, cases } => {
             bench::run(&bench::Options { only, rounds, seconds, targets, cases })
         }
+        Sub::DistFiles => test::write_dist_files().map(|()| 0),
         Sub::Vm { memory, cpus, no_build, command } => vm::run_command(memory, cpus, !no_build, &command),
     };
     match outcome {

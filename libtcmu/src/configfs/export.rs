@@ -110,7 +110,7 @@ impl Export {
 
     /// The user name and password that an iSCSI target wants; of the first initiator that is named.
     pub fn chap(&self) -> Option<Chap> {
-        if read(&self.tpg.join("attrib/authentication")).map_or(true, |text| text.trim() != "1") {
+        if !read(&self.tpg.join("attrib/authentication")).is_ok_and(|text| text.trim() == "1") {
             return None;
         }
         let acls = dirs_in(&self.tpg.join("acls")).into_iter().map(|acl| acl.join("auth"));
@@ -157,14 +157,14 @@ impl Export {
         }
         remove_dir(&self.tpg)?;
         match self.tpg.parent() {
-            Some(target) if !dirs_in(target).iter().any(|dir| lun_dirs(dir)) => remove_dir(target),
+            Some(target) if !dirs_in(target).iter().any(|dir| is_tpg(dir)) => remove_dir(target),
             _ => Ok(()),
         }
     }
 }
 
 /// Whether a directory is a portal group.
-fn lun_dirs(dir: &Path) -> bool {
+fn is_tpg(dir: &Path) -> bool {
     dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("tpgt_"))
 }
 
@@ -193,11 +193,12 @@ pub fn in_use(roots: &Roots, proc: &Path, block: &str) -> Option<String> {
         }
         let number = read(&dir.join("dev")).unwrap_or_default();
         let mounts = fs::read_to_string(proc.join("self/mountinfo")).unwrap_or_default();
-        if let Some(line) = mounts.lines().find(|line| line.split(' ').nth(2) == Some(&number)) {
+        if let Some(line) = mounts.lines().find(|line| line.split(' ').nth(2) == Some(number.as_str())) {
             return Some(format!("/dev/{part} is mounted on {}", line.split(' ').nth(4).unwrap_or("?")));
         }
         let swaps = fs::read_to_string(proc.join("swaps")).unwrap_or_default();
-        if swaps.lines().any(|line| line.split_whitespace().next() == Some(&format!("/dev/{part}"))) {
+        let node = format!("/dev/{part}");
+        if swaps.lines().any(|line| line.split_whitespace().next() == Some(node.as_str())) {
             return Some(format!("/dev/{part} is swapped to"));
         }
     }

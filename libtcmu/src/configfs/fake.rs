@@ -168,7 +168,7 @@ pub(super) fn made(path: &Path) {
 /// A value was written: it shows up elsewhere too.
 pub(super) fn wrote(path: &Path, value: &str) {
     with_fake(path, |_, parts| match parts {
-        ["core", hba, name, "control"] => {
+        ["core", _, _, "control"] => {
             let Some(dir) = path.parent() else { return };
             let Some((key, value)) = value.split_once('=') else { return };
             let settings = dir.join(".settings");
@@ -184,11 +184,10 @@ pub(super) fn wrote(path: &Path, value: &str) {
                 of("dev_size")
             );
             let _ = fs::write(dir.join("info"), info);
-            let attribute = dir.join("attrib").join(if key == "dev_size" { "dev_size" } else { key });
+            let attribute = dir.join("attrib").join(key);
             if attribute.exists() {
                 let _ = fs::write(attribute, format!("{value}\n"));
             }
-            let _ = (hba, name);
         }
         ["core", .., "attrib", "dev_size"] => {
             let Some(dir) = path.ancestors().nth(2) else { return };
@@ -208,10 +207,8 @@ pub(super) fn removing(path: &Path) {
         list(&fake.target, path, &mut inside);
         if !inside.is_empty() || is_linked_to(&fake.target, path) {
             // As the kernel: it stays, and its removal fails.
-            let _ = fs::write(path.join(".in_use"), "");
             return;
         }
-        let _ = fs::remove_file(path.join(".in_use"));
         for group in defaults(parts) {
             let _ = fs::remove_dir_all(path.join(group));
         }
@@ -224,7 +221,11 @@ pub(super) fn removing(path: &Path) {
 fn is_linked_to(target: &Path, path: &Path) -> bool {
     fn any_link(dir: &Path, to: &Path) -> bool {
         names_in(dir).iter().map(|name| dir.join(name)).any(|path| {
-            if path.is_symlink() { path.canonicalize().is_ok_and(|path| path == to) } else { path.is_dir() && any_link(&path, to) }
+            if path.is_symlink() {
+                path.canonicalize().is_ok_and(|path| path == to)
+            } else {
+                path.is_dir() && any_link(&path, to)
+            }
         })
     }
     path.canonicalize().is_ok_and(|to| any_link(target, &to))

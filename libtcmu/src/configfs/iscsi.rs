@@ -71,7 +71,9 @@ impl IscsiSpec {
         if let Some(Chap { user, password }) = &self.chap {
             for (what, text) in [("user name", user), ("password", password)] {
                 if text.is_empty() || text.len() > LONGEST_CHAP || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                    return Err(ConfigfsError::Invalid(format!("the CHAP {what} must be 1 to {LONGEST_CHAP} printable characters")));
+                    return Err(ConfigfsError::Invalid(format!(
+                        "the CHAP {what} must be 1 to {LONGEST_CHAP} printable characters"
+                    )));
                 }
             }
             // What the kernel takes for "there is none".
@@ -180,7 +182,9 @@ fn fits(tpg: &Path, spec: &IscsiSpec) -> Result<(), ConfigfsError> {
     let invalid = |what: &str| Err(ConfigfsError::Invalid(format!("the target {} {what}", spec.iqn)));
     match &spec.admit {
         Admit::All if !open => invalid("is there already and lets in named initiators only: name them, or take another target"),
-        Admit::Only(_) if open => invalid("is there already and lets all initiators in: leave out who may, or take another target"),
+        Admit::Only(_) if open => {
+            invalid("is there already and lets all initiators in: leave out who may, or take another target")
+        }
         _ if spec.chap.is_some() && !authenticates => invalid("is there already and wants no password: take another target"),
         _ => Ok(()),
     }
@@ -262,7 +266,8 @@ pub(super) fn lun_of(dir: &Path) -> Option<u32> {
 /// Whether a link in this directory leads to that one.
 pub(super) fn links_to(dir: &Path, to: &Path) -> bool {
     let to = to.canonicalize().ok();
-    to.is_some() && names_in(dir).iter().map(|name| dir.join(name)).any(|link| link.is_symlink() && link.canonicalize().ok() == to)
+    to.is_some()
+        && names_in(dir).iter().map(|name| dir.join(name)).any(|link| link.is_symlink() && link.canonicalize().ok() == to)
 }
 
 fn credentials(auth: &Path, chap: &Chap) -> Result<(), ConfigfsError> {

@@ -28,6 +28,9 @@ mod tests {
         assert_ne!(serial, stable_serial("n", "file//srv/a", "a"));
         assert_eq!((serial.len(), naa(&serial, "target").len()), (36, 20));
         assert_ne!(naa(&serial, "target"), naa(&serial, "nexus"));
-        assert_eq!((serial.as_str(), naa("s", "target").as_str()), ("SERIAL", "NAA"));
+        assert_eq!(
+            (serial.as_str(), naa("s", "target").as_str()),
+            ("6478a8b9-e7ba-5760-9ea3-81c645a8d087", "naa.50014051a6b1eff4")
+        );
     }
 }

@@ -48,10 +48,8 @@ fn explained(error: zbus::Error) -> anyhow::Error {
 
 /// Has a handler judge a config string; its words are the error.
 pub(crate) fn check_config(handler: &str, config: &str) -> anyhow::Result<()> {
-    let mut there: Vec<String> = rows(Of::Handlers)?
-        .iter()
-        .filter_map(|row| row.get("subtype").and_then(Value::as_str).map(str::to_owned))
-        .collect();
+    let mut there: Vec<String> =
+        rows(Of::Handlers)?.iter().filter_map(|row| row.get("subtype").and_then(Value::as_str).map(str::to_owned)).collect();
     there.sort();
     if !there.iter().any(|subtype| subtype == handler) {
         bail!("there is no handler {handler:?}; there are: {}", if there.is_empty() { "none".into() } else { there.join(", ") });
@@ -59,14 +57,10 @@ pub(crate) fn check_config(handler: &str, config: &str) -> anyhow::Result<()> {
     let (right, reason): (bool, String) = zbus::block_on(async {
         let connection = zbus::Connection::system().await?;
         let path = format!("/org/kernel/TCMUService1/{handler}");
-        let call = connection.call_method(
-            Some(BUS_NAME),
-            path,
-            Some("org.kernel.TCMUService1"),
-            "CheckConfig",
-            &(format!("{handler}/{config}"),),
-        );
-        call.await?.body().deserialize()
+        let body = (format!("{handler}/{config}"),);
+        let interface = Some("org.kernel.TCMUService1");
+        let reply = connection.call_method(Some(BUS_NAME), path, interface, "CheckConfig", &body).await?;
+        reply.body().deserialize()
     })
     .map_err(explained)?;
     anyhow::ensure!(right, "the handler {handler} refuses the config string {config:?}: {reason}");

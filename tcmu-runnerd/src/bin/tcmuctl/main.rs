@@ -15,6 +15,7 @@ mod create;
 mod daemon;
 mod disk;
 #[cfg(test)]
+#[path = "../../dist_files.rs"]
 mod dist_files;
 mod doctor;
 mod exports;

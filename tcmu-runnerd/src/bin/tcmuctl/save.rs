@@ -156,7 +156,8 @@ mod tests {
         spec.config = "/srv/a;ro=on".into();
         spec.loopback = true;
         spec.attributes.insert("cmd_time_out".into(), Setting::Number(60));
-        let chap = ChapWish { user: "u".into(), password_file: PathBuf::new(), password: Some(Secret::new("secret-secret".into())) };
+        let chap =
+            ChapWish { user: "u".into(), password_file: PathBuf::new(), password: Some(Secret::new("secret-secret".into())) };
         spec.iscsi.push(IscsiWish { chap: Some(chap), ..IscsiWish::default() });
         let disk = steps::create(&machine, &spec).unwrap();
         let path = dir.path().join("disks.d/a.toml");

@@ -139,7 +139,8 @@ fn line(machine: &Machine, export: &Export) -> String {
 pub(crate) fn made(machine: &Machine, disk: &Backstore, json: bool) -> anyhow::Result<()> {
     let exports = disk.exports(&machine.roots);
     let end = Instant::now() + APPEAR;
-    let appeared = || exports.iter().all(|export| export.fabric != Fabric::Loopback || export.block_device(&machine.roots).is_some());
+    let appeared =
+        || exports.iter().all(|export| export.fabric != Fabric::Loopback || export.block_device(&machine.roots).is_some());
     while !appeared() && Instant::now() < end {
         thread::sleep(Duration::from_millis(20));
     }

@@ -39,7 +39,8 @@ fn what_would_lose_something_is_left_alone_until_it_is_allowed() {
     let (dir, _fake, machine) = machine();
     let disks = dir.path().join("disks.d");
     fs::create_dir(&disks).unwrap();
-    let write = |size: &str| fs::write(disks.join("a.toml"), format!("handler = \"file\"\nconfig = \"/srv/a\"\nsize = \"{size}\"\n"));
+    let write =
+        |size: &str| fs::write(disks.join("a.toml"), format!("handler = \"file\"\nconfig = \"/srv/a\"\nsize = \"{size}\"\n"));
     write("2G").unwrap();
     fs::write(disks.join("b.toml"), "handler = \"alloc\"\nsize = \"64M\"\n").unwrap();
     assert!(run(&machine, &options(&disks)).1);
@@ -81,7 +82,11 @@ fn a_file_that_is_wrong_keeps_no_other_disk_away() {
     fs::write(disks.join("c.toml"), "handler = \"alloc\"\nsize = \"1G\"\n").unwrap();
     fs::write(disks.join("d.toml"), "name = \"c\"\nhandler = \"alloc\"\nsize = \"1G\"\n").unwrap();
     let (_, problems) = compare(&machine, &options(&disks)).unwrap();
-    let wanted = ["there is no handler \"nobody\"; there are: alloc, file", "b.toml:1: unknown field `sise`", "describes the disk c already"];
+    let wanted = [
+        "there is no handler \"nobody\"; there are: alloc, file",
+        "b.toml:1: unknown field `sise`",
+        "describes the disk c already",
+    ];
     assert_eq!(problems.len(), 3, "{problems:?}");
     for (problem, wanted) in problems.iter().zip(wanted) {
         assert!(problem.contains(wanted), "{problem}");

@@ -154,12 +154,7 @@ fn fixed(disk: &Backstore, spec: &DiskSpec) -> anyhow::Result<Vec<String>> {
 }
 
 /// Adds the exports that are wanted and not there; the ones that are there and not wanted.
-fn exports_of(
-    machine: &Machine,
-    spec: &DiskSpec,
-    exports: &[Export],
-    changes: &mut Vec<Change>,
-) -> anyhow::Result<Vec<Export>> {
+fn exports_of(machine: &Machine, spec: &DiskSpec, exports: &[Export], changes: &mut Vec<Change>) -> anyhow::Result<Vec<Export>> {
     let of = |fabric: &Fabric| exports.iter().find(|export| export.fabric == *fabric);
     for (wanted, fabric, change) in
         [(spec.loopback, Fabric::Loopback, Change::Loopback), (spec.vhost, Fabric::Vhost, Change::Vhost)]
@@ -196,8 +191,13 @@ fn exports_of(
 fn lacking(machine: &Machine, spec: &DiskSpec, number: usize, export: &Export) -> anyhow::Result<Vec<String>> {
     let wish = &spec.iscsi[number];
     let (portals, initiators) = (export.portals(), export.initiators());
-    let mut what: Vec<String> =
-        wish.portals()?.iter().map(ToString::to_string).filter(|portal| !portals.contains(portal)).map(|p| format!("portal {p}")).collect();
+    let mut what: Vec<String> = wish
+        .portals()?
+        .iter()
+        .map(ToString::to_string)
+        .filter(|portal| !portals.contains(portal))
+        .map(|p| format!("portal {p}"))
+        .collect();
     let missing = wish.initiators.iter().filter(|name| if *name == ANY { !export.is_open() } else { !initiators.contains(name) });
     what.extend(missing.map(|name| format!("initiator {name}")));
     if wish.chap.is_some() && wish.spec(machine, &spec.name)?.chap != export.chap() {

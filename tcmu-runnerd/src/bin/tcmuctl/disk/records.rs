@@ -14,7 +14,8 @@ fn path(machine: &Machine, disk: &str) -> PathBuf {
 /// Notes that a disk came from a file. A note that can't be written only means that the disk is not known later.
 pub(crate) fn note(machine: &Machine, disk: &str, file: &Path) {
     let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let written = fs::create_dir_all(&machine.run).and_then(|()| fs::write(path(machine, disk), file.as_os_str().as_encoded_bytes()));
+    let written =
+        fs::create_dir_all(&machine.run).and_then(|()| fs::write(path(machine, disk), file.as_os_str().as_encoded_bytes()));
     if let Err(error) = written {
         eprintln!("tcmuctl: {}: {error}; `apply` will not know later that it made {disk}", path(machine, disk).display());
     }
@@ -36,7 +37,7 @@ pub(crate) fn orphans(machine: &Machine, dir: &Path, files: &[PathBuf]) -> Vec<S
     let mut names: Vec<String> = entries
         .filter_map(|entry| {
             let from = PathBuf::from(fs::read_to_string(entry.path()).ok()?);
-            (from.parent() == Some(&dir) && !files.contains(&from)).then(|| entry.file_name().into_string().ok())?
+            (from.parent() == Some(dir.as_path()) && !files.contains(&from)).then(|| entry.file_name().into_string().ok())?
         })
         .collect();
     names.sort();

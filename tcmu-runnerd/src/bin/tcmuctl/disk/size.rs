@@ -13,30 +13,34 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Size, String> {
-        let wrong = || format!("{text:?} is no size: a number of bytes, or one with K, M, G, T or P behind it, is needed, as 20G");
+        let wrong =
+            || format!("{text:?} is no size: a number of bytes, or one with K, M, G, T or P behind it, is needed, as 20G");
         let trimmed = text.trim();
         let digits = trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let shift = match trimmed[digits.len()..].to_ascii_uppercase().as_str() {
             "" | "B" => 0,
             unit => {
-                let known = |(letter, _): &&(char, u32)| {
-                    unit.strip_prefix(*letter).is_some_and(|rest| matches!(rest, "" | "IB" | "B"))
-                };
+                let known =
+                    |(letter, _): &&(char, u32)| unit.strip_prefix(*letter).is_some_and(|rest| matches!(rest, "" | "IB" | "B"));
                 UNITS.iter().find(known).ok_or_else(wrong)?.1
             }
         };
         let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
         let number = |digits: &str| -> Result<u64, String> {
-            if digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() < 20 { digits.parse().map_err(|_| wrong()) } else { Err(wrong()) }
+            if digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() < 20 {
+                digits.parse().map_err(|_| wrong())
+            } else {
+                Err(wrong())
+            }
         };
-        let bytes = number(whole)?.checked_mul(1 << shift).ok_or_else(wrong)?;
+        let bytes = number(whole)?.checked_mul(1u64 << shift).ok_or_else(wrong)?;
         if part.is_empty() {
             return if digits.ends_with('.') || bytes == 0 { Err(wrong()) } else { Ok(Size(bytes)) };
         }
         // Parts must be whole bytes, as 1.5G is and 1.1G is not.
         let scale = 10u128.checked_pow(part.len() as u32).ok_or_else(wrong)?;
         let scaled = u128::from(number(part)?) << shift;
-        if scaled % scale != 0 {
+        if !scaled.is_multiple_of(scale) {
             return Err(format!("{text:?} is no whole number of bytes"));
         }
         Ok(Size(bytes.checked_add((scaled / scale) as u64).ok_or_else(wrong)?))
@@ -45,7 +49,7 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS.iter().rev().find(|(_, shift)| self.0 >= 1 << shift && self.0 % (1 << shift) == 0) {
+        match UNITS.iter().rev().find(|(_, shift)| self.0 >= 1u64 << *shift && self.0.is_multiple_of(1u64 << *shift)) {
             Some((letter, shift)) => write!(f, "{}{letter}", self.0 >> shift),
             None => write!(f, "{}", self.0),
         }
@@ -84,7 +88,9 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
-        for wrong in ["", "G", "-1", "1X", "1.1K", "1.", "0", "99999999999999999999", "18014398509481984K", "1 G 2", "0x10", "1e3"] {
+        for wrong in
+            ["", "G", "-1", "1X", "1.1K", "1.", "0", "99999999999999999999", "18014398509481984K", "1 G 2", "0x10", "1e3"]
+        {
             assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }
     }

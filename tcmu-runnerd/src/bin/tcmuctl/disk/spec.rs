@@ -16,7 +16,8 @@ const ISCSI_PORT: u16 = 3260;
 /// In the place of initiators' names: all of them.
 pub(crate) const ANY: &str = "any";
 /// What `control` takes before a device is enabled, and nobody may change later.
-pub(crate) const FIXED: [&str; 5] = ["hw_block_size", "hw_max_sectors", "max_data_area_mb", "data_pages_per_blk", "cmd_ring_size_mb"];
+pub(crate) const FIXED: [&str; 5] =
+    ["hw_block_size", "hw_max_sectors", "max_data_area_mb", "data_pages_per_blk", "cmd_ring_size_mb"];
 /// The attribute behind `write_cache`.
 pub(crate) const WRITE_CACHE: &str = "emulate_write_cache";
 
@@ -167,8 +168,7 @@ impl DiskSpec {
     pub(crate) fn backstore(&self, machine: &Machine) -> anyhow::Result<BackstoreSpec> {
         let mut spec = BackstoreSpec::new(&self.name, self.dev_config(), self.size.0);
         spec.hba = self.hba;
-        spec.serial =
-            Some(self.serial.clone().unwrap_or_else(|| stable_serial(&machine.id(), &self.dev_config(), &self.name)));
+        spec.serial = Some(self.serial.clone().unwrap_or_else(|| stable_serial(&machine.id(), &self.dev_config(), &self.name)));
         spec.attributes = self.changeable();
         for (name, value) in self.fixed() {
             let number = || value.parse().with_context(|| format!("{name} = {value:?}: a number is needed"));
@@ -192,7 +192,9 @@ impl DiskSpec {
         {
             bail!("serial {serial:?}: 1 to 253 printable characters without spaces are needed");
         }
-        for (name, instead) in [("dev_size", "size"), ("dev_config", "config"), (WRITE_CACHE, "write_cache"), ("hw_block_size", "block_size")] {
+        for (name, instead) in
+            [("dev_size", "size"), ("dev_config", "config"), (WRITE_CACHE, "write_cache"), ("hw_block_size", "block_size")]
+        {
             if self.attributes.contains_key(name) {
                 bail!("attribute {name}: say {instead} instead");
             }
@@ -226,7 +228,9 @@ impl IscsiWish {
         let portal = |text: &String| {
             let address = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
             let parsed = text.parse().or_else(|_| address.map(|address| SocketAddr::new(address, ISCSI_PORT)));
-            parsed.map_err(|_| anyhow::anyhow!("portal {text:?}: ADDRESS or ADDRESS:PORT is needed, as 192.0.2.1 or [2001:db8::1]:3260"))
+            parsed.map_err(|_| {
+                anyhow::anyhow!("portal {text:?}: ADDRESS or ADDRESS:PORT is needed, as 192.0.2.1 or [2001:db8::1]:3260")
+            })
         };
         self.portals.iter().map(portal).collect()
     }

@@ -16,7 +16,7 @@ use super::{
 #[derive(Default)]
 struct Undo(Vec<Done>);
 
-#[expect(dead_code, reason = "dropping the values takes away what they stand for")]
+/// Dropping the values takes away what they stand for.
 enum Done {
     Backstore(Backstore),
     Loopback(Loopback),

@@ -11,7 +11,7 @@ use tcmu_runnerd::trust;
 
 use super::{Finding, Places};
 use crate::{
-    daemon::{Of, rows},
+    daemon::{Dictionary, Of, rows},
     disk::file,
 };
 
@@ -63,10 +63,20 @@ fn plugins() -> Vec<Finding> {
     let mut found: Vec<Finding> = said
         .lines()
         .filter_map(|line| line.strip_prefix("refused: "))
-        .map(|line| Finding::wrong(about, line, format!("mend or remove the file, then: tcmuctl reload --exec ({} --check looks again)", program.display())))
+        .map(|line| {
+            Finding::wrong(
+                about,
+                line,
+                format!("mend or remove the file, then: tcmuctl reload --exec ({} --check looks again)", program.display()),
+            )
+        })
         .collect();
     if let Some(problem) = complained.lines().next().filter(|_| !output.status.success() && found.is_empty()) {
-        found.push(Finding::wrong("configuration", problem.trim_start_matches("tcmu-runnerd: "), "correct the line, then: tcmuctl reload"));
+        found.push(Finding::wrong(
+            "configuration",
+            problem.trim_start_matches("tcmu-runnerd: "),
+            "correct the line, then: tcmuctl reload",
+        ));
     }
     let handlers: Vec<&str> =
         said.lines().filter_map(|line| line.strip_prefix("handler: ")).filter_map(|line| line.split(' ').next()).collect();
@@ -85,12 +95,17 @@ pub(super) fn other(places: &Places<'_>) -> Vec<Finding> {
     let comm = |dir: &Path| fs::read_to_string(dir.join("comm")).is_ok_and(|name| name.trim() == "tcmu-runner");
     let mut processes = fs::read_dir(&places.machine.proc).into_iter().flatten().flatten();
     if let Some(process) = processes.find(|entry| comm(&entry.path())) {
-        let what = format!("it is running (pid {}): both answer the kernel, and one refuses the other's disks", process.file_name().display());
+        let what = format!(
+            "it is running (pid {}): both answer the kernel, and one refuses the other's disks",
+            process.file_name().display()
+        );
         return vec![Finding::wrong(about, what, "systemctl disable --now tcmu-runner")];
     }
     let installed = ["bin", "sbin"].iter().map(|dir| places.usr.join(dir).join("tcmu-runner")).find(|path| path.exists());
     installed
-        .map(|path| Finding::hint(about, format!("{} is installed and could be started", path.display()), "systemctl mask tcmu-runner"))
+        .map(|path| {
+            Finding::hint(about, format!("{} is installed and could be started", path.display()), "systemctl mask tcmu-runner")
+        })
         .into_iter()
         .collect()
 }
@@ -99,9 +114,7 @@ pub(super) fn other(places: &Places<'_>) -> Vec<Finding> {
 fn devices() -> Vec<Finding> {
     // A daemon that can't be asked was told of above.
     let Ok(rows) = rows(Of::Devices) else { return Vec::new() };
-    let text = |row: &super::super::daemon::Dictionary, key: &str| {
-        row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
+    let text = |row: &Dictionary, key: &str| row.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut found: Vec<Finding> = rows
         .iter()
         .filter(|row| text(row, "state") != "serving")

@@ -26,7 +26,8 @@ fn module(places: &Places<'_>) -> Finding {
     }
     let release = fs::read_to_string(places.machine.proc.join("sys/kernel/osrelease")).unwrap_or_default();
     let list = places.usr.join("lib/modules").join(release.trim()).join("modules.dep");
-    let lists = fs::read_to_string(&list).or_else(|_| fs::read_to_string(Path::new("/lib/modules").join(release.trim()).join("modules.dep")));
+    let lists = fs::read_to_string(&list)
+        .or_else(|_| fs::read_to_string(Path::new("/lib/modules").join(release.trim()).join("modules.dep")));
     if !release.is_empty() && lists.is_ok_and(|modules| !modules.contains("target_core_user")) {
         return Finding::wrong(
             about,
@@ -70,7 +71,10 @@ fn directories(places: &Places<'_>) -> Vec<Finding> {
     }
     vec![Finding::wrong(
         "reservations",
-        format!("{} is missing: persistent reservations that outlast a reboot (APTPL) and changes of access states fail", missing.join(" and ")),
+        format!(
+            "{} is missing: persistent reservations that outlast a reboot (APTPL) and changes of access states fail",
+            missing.join(" and ")
+        ),
         format!("mkdir -p {}", missing.join(" ")),
     )]
 }
@@ -93,13 +97,21 @@ fn uio(places: &Places<'_>) -> Vec<Finding> {
         return vec![Finding::fine("uio", "every UIO device has its node")];
     }
     let nodes = format!("/dev/{}", missing.join(", /dev/"));
-    vec![Finding::wrong("uio", format!("{nodes} is missing: is udev running?"), "udevadm trigger --subsystem-match=uio && udevadm settle")]
+    vec![Finding::wrong(
+        "uio",
+        format!("{nodes} is missing: is udev running?"),
+        "udevadm trigger --subsystem-match=uio && udevadm settle",
+    )]
 }
 
 fn io_uring(places: &Places<'_>) -> Finding {
     let about = "io_uring";
     match fs::read_to_string(places.machine.proc.join("sys/kernel/io_uring_disabled")).as_deref().map(str::trim) {
-        Ok("2") => Finding::hint(about, "it is forbidden: file I/O takes threads instead, which are slower", "sysctl kernel.io_uring_disabled=0"),
+        Ok("2") => Finding::hint(
+            about,
+            "it is forbidden: file I/O takes threads instead, which are slower",
+            "sysctl kernel.io_uring_disabled=0",
+        ),
         Ok("1") => Finding::hint(
             about,
             "it is allowed to some only: file I/O may take threads instead, which are slower",

@@ -157,7 +157,8 @@ mod tests {
         let places = Places { machine: &machine, usr: dir.path().join("usr"), daemon_run: dir.path().join("run/d") };
         put(dir.path().join("proc/sys/kernel/io_uring_disabled"), "2\n");
         assert_eq!(of(&kernel::look(&places), "io_uring").0, Level::Hint);
-        let policy = "<busconfig><policy context=\"default\"><allow send_destination=\"org.kernel.TCMUService1\"/></policy></busconfig>";
+        let policy =
+            "<busconfig><policy context=\"default\"><allow send_destination=\"org.kernel.TCMUService1\"/></policy></busconfig>";
         put(dir.path().join("etc/dbus-1/system.d/tcmu-runner.conf"), policy);
         let (level, what, _) = of(&bus::policy(&places), "D-Bus policy");
         assert_eq!(level, Level::Wrong, "{what}");

@@ -54,12 +54,10 @@ fn a_disk_is_brought_to_what_is_wanted() {
     spec.attributes.insert("qfull_time_out".into(), Setting::Number(5));
     spec.iscsi.push(IscsiWish { target: Some("iqn.2026-01.org.example:t".into()), ..IscsiWish::default() });
     let all = lines(&machine, &spec);
-    assert_eq!(all[..4], [
-        "~ qfull_time_out -1 → 5",
-        "~ write_cache off → on",
-        "+ iscsi iqn.2026-01.org.example:t",
-        "~ size 1G → 2G",
-    ]);
+    assert_eq!(
+        all[..4],
+        ["~ qfull_time_out -1 → 5", "~ write_cache off → on", "+ iscsi iqn.2026-01.org.example:t", "~ size 1G → 2G",]
+    );
     assert!(all[4].starts_with("- loopback naa.5001405"), "{all:?}");
     let changes = plan::plan(&machine, &spec).unwrap().changes;
     assert_eq!(changes[4].needs(), Some(Allow::Detach));
@@ -68,10 +66,7 @@ fn a_disk_is_brought_to_what_is_wanted() {
     // More portals and initiators for the target that is there.
     spec.iscsi[0].portals.push("192.0.2.1".into());
     spec.iscsi[0].initiators.push("iqn.x:more".into());
-    assert_eq!(
-        lines(&machine, &spec),
-        ["+ iscsi iqn.2026-01.org.example:t: portal 192.0.2.1:3260, initiator iqn.x:more"]
-    );
+    assert_eq!(lines(&machine, &spec), ["+ iscsi iqn.2026-01.org.example:t: portal 192.0.2.1:3260, initiator iqn.x:more"]);
     carry_out(&machine, &disk, &spec, &plan::plan(&machine, &spec).unwrap().changes).unwrap();
     assert_eq!(lines(&machine, &spec), [""; 0]);
 }

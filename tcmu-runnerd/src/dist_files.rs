@@ -6,6 +6,8 @@ use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 
+/// Of the manual: programs for administrators.
+const SECTION: &str = "8";
 /// Set: files are written.
 const WRITE: &str = "TCMU_WRITE_DIST_FILES";
 
@@ -15,7 +17,9 @@ fn files(mut command: Command, section: &str, completions: bool) -> Vec<(PathBuf
     let name = command.get_name().to_owned();
     let mut files = Vec::new();
     if completions {
-        for (shell, file) in [(Shell::Bash, name.clone()), (Shell::Zsh, format!("_{name}")), (Shell::Fish, format!("{name}.fish"))] {
+        for (shell, file) in
+            [(Shell::Bash, name.clone()), (Shell::Zsh, format!("_{name}")), (Shell::Fish, format!("{name}.fish"))]
+        {
             let mut text = Vec::new();
             generate(shell, &mut command, &name, &mut text);
             files.push((PathBuf::from("completions").join(shell.to_string()).join(file), text));
@@ -38,7 +42,7 @@ fn pages(command: &Command, name: &str, section: &str, files: &mut Vec<(PathBuf,
     }
 }
 
-/// Writes or compares them. `others`: names in the same directories that another program made.
+/// Writes or compares them.
 fn check(files: &[(PathBuf, Vec<u8>)], prefix: &str) {
     let dist = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../dist");
     let write = std::env::var_os(WRITE).is_some();
@@ -69,8 +73,7 @@ fn check(files: &[(PathBuf, Vec<u8>)], prefix: &str) {
 
 #[test]
 fn dist_files_are_those_of_the_command_line() {
-    check(&files(super::Arguments::command(), crate::dist_files::SECTION, true), "tcmuctl");
+    let command = super::Arguments::command();
+    let name = command.get_name().to_owned();
+    check(&files(command, SECTION, name == "tcmuctl"), &name);
 }
-
-/// Of the manual: programs for administrators.
-const SECTION: &str = "8";
