@@ -167,7 +167,15 @@ pub(super) fn made(path: &Path) {
 
 /// A value was written: it shows up elsewhere too.
 pub(super) fn wrote(path: &Path, value: &str) {
-    with_fake(path, |_, parts| match parts {
+    with_fake(path, |_, parts| {
+        // A value takes the place of the one before it, whatever their lengths.
+        let _ = fs::write(path, format!("{value}\n"));
+        shows_up(path, value, parts);
+    });
+}
+
+fn shows_up(path: &Path, value: &str, parts: &[&str]) {
+    match parts {
         ["core", _, _, "control"] => {
             let Some(dir) = path.parent() else { return };
             let Some((key, value)) = value.split_once('=') else { return };
@@ -197,7 +205,7 @@ pub(super) fn wrote(path: &Path, value: &str) {
             let _ = fs::write(path, format!("T10 VPD Unit Serial Number: {value}\n"));
         }
         _ => {}
-    });
+    }
 }
 
 /// A directory is about to be removed: what came with it goes, if nothing was made in it.
