@@ -23,14 +23,14 @@ portals = ["127.0.0.1"]
 initiators = ["any"]
 T
 tcmuctl apply $DISKS --dry-run | tee $W/out
-said "+ ram: create: alloc , 32M, iscsi iqn.2026-01.org.example:ram
+said "+ ram: create: alloc ram, 32M, iscsi iqn.2026-01.org.example:ram
 + vm1: create: file $W/vm1.img, 64M, loopback"
 [ -z "$(ls $C/core | grep user_ || true)" ] || fail "a dry run made something"
-expect "say --yes" tcmuctl apply $DISKS
+expect "say --yes" bash -c "tcmuctl apply $DISKS </dev/null"
 apply
 apply >$W/out
 said "Nothing to change."
-iscsi-ls -s iscsi://127.0.0.1 | grep "Size:32"
+iscsi-ls -s iscsi://127.0.0.1 | grep -E "Size:3[123]M"
 D=/dev/$(lsblk -Sno NAME,MODEL | awk '/TCMU/ { print $1; exit }')
 verify $D 2 --size=16m
 

@@ -10,7 +10,7 @@ wrong "daemon: it is not running" "systemctl start tcmu-runnerd"
 wrong "D-Bus: nobody owns org.kernel.TCMUService1" "systemctl restart tcmu-runnerd"
 start_daemon
 tcmuctl doctor | tee $W/well | tail -12
-expect " 0 wrong" bash -c "echo ' '; tail -1 $W/well | sed 's/^/ /'"
+expect "0 wrong," tail -1 $W/well
 
 DBROOT=$(cat $C/dbroot)
 mv $DBROOT/pr $DBROOT/pr.away

@@ -8,7 +8,7 @@ echo "InitiatorName=$ME" >/etc/iscsi/initiatorname.iscsi
 status() { # WANTED COMMAND...
     local wanted=$1 got=0
     shift
-    "$@" >$W/status 2>&1 || got=$?
+    "$@" </dev/null >$W/status 2>&1 || got=$?
     [ $got = "$wanted" ] || fail "$*: status $got, wanted $wanted: $(cat $W/status)"
 }
 

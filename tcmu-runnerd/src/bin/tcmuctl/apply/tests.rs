@@ -24,7 +24,7 @@ fn files_become_disks_once() {
     fs::write(disks.join("b.toml.bak"), "nonsense").unwrap();
     let apply = options(&disks);
     let dry = Apply { dry_run: true, ..options(&disks) };
-    let plan = "+ a: create: file /srv/a, 1G, loopback\n+ b: create: alloc , 64M, iscsi (default)\n";
+    let plan = "+ a: create: file /srv/a, 1G, loopback\n+ b: create: alloc b, 64M, iscsi (default)\n";
     assert_eq!(run(&machine, &dry), (plan.to_owned(), true));
     assert_eq!(fake.made(), ["core"], "nothing was done yet");
     assert_eq!(run(&machine, &apply), (plan.to_owned(), true));

@@ -46,6 +46,9 @@ fn parse(text: &str, path: &Path) -> anyhow::Result<DiskSpec> {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).with_context(|| format!("{}: no name", path.display()))?;
         stem.clone_into(&mut spec.name);
     }
+    if spec.config.is_empty() {
+        spec.config.clone_from(&spec.name);
+    }
     // Errors begin with the key that they are about.
     let line_of = |message: &str| {
         let key = message.trim_start_matches("attribute ").split([' ', ':']).next().unwrap_or_default().trim_matches('"');

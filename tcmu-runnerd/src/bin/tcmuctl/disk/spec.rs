@@ -30,7 +30,7 @@ pub(crate) struct DiskSpec {
     pub name: String,
     /// The handler's subtype.
     pub handler: String,
-    /// The config string behind `<handler>/`.
+    /// The config string behind `<handler>/`; the disk's name if it isn't said.
     #[serde(default)]
     pub config: String,
     /// How large it is.
