@@ -4,7 +4,7 @@ use std::{env, io::Read};
 
 use tcmu::{
     Roots,
-    configfs::{Backstore, BackstoreSpec, Iscsi, IscsiSpec},
+    configfs::{Admit, Backstore, BackstoreSpec, Iscsi, IscsiSpec},
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let roots = Roots::default();
     let backstore = Backstore::create(&roots, &BackstoreSpec::new("exported", dev_config, size.parse()?))?;
-    let target = IscsiSpec { iqn: iqn.clone(), portals: vec![address.parse()?], initiators: Vec::new(), chap: None };
+    let target = IscsiSpec { portals: vec![address.parse()?], admit: Admit::All, ..IscsiSpec::new(iqn) };
     let iscsi = Iscsi::attach(&roots, &backstore, &target)?;
     println!("{}", backstore.path().display());
     std::io::stdin().read_to_end(&mut Vec::new())?;

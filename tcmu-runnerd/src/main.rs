@@ -1,4 +1,7 @@
 //! `tcmu-runnerd`: the daemon, and, with a subcommand of its own, its handler hosts.
+#[cfg(test)]
+mod dist_files;
+
 use std::{
     path::PathBuf,
     process::{Command, ExitCode, Stdio},

@@ -73,6 +73,8 @@ enum Sub {
         #[arg(long)]
         no_build: bool,
     },
+    /// Writes the completions and manual pages in dist/ anew, after a change of a command line.
+    DistFiles,
     /// Runs a command on a real kernel, as root, with this build on PATH.
     Vm {
         /// GiB of memory.
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
         }
         Sub::Package { rpm } => package::run(rpm).map(|()| 0),
         Sub::Soak { minutes, seed, no_build } => soak::run(minutes, seed, !no_build),
+        Sub::DistFiles => test::write_dist_files().map(|()| 0),
         Sub::Vm { memory, cpus, no_build, command } => vm::run_command(memory, cpus, !no_build, &command),
     };
     match outcome {

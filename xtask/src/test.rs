@@ -60,6 +60,13 @@ pub fn run(only: &[String], e2e: &[String]) -> anyhow::Result<u8> {
     Ok(u8::from(!failed.is_empty()))
 }
 
+/// Completions and manual pages: the test that compares them writes them when it is told to.
+pub fn write_dist_files() -> anyhow::Result<()> {
+    let mut write = Command::new("cargo");
+    write.args(["test", "--quiet", "-p", "tcmu-runnerd", "--bins", "dist_files"]).env("TCMU_WRITE_DIST_FILES", "1");
+    quietly("writing completions and manual pages", &mut write)
+}
+
 /// Every plugin that we build against the model.
 fn conformance() -> anyhow::Result<()> {
     let build = root().join("target/release");

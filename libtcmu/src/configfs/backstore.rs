@@ -1,11 +1,8 @@
 //! Backstores of TCMU: `core/user_<hba>/<name>`.
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
-    configfs::{ConfigfsError, Undo, make_dir, read, read_number, write},
+    configfs::{ConfigfsError, Undo, make_dir, read, read_number, remove_dir, write},
     identity::BackstoreId,
     roots::Roots,
 };
@@ -32,6 +29,12 @@ pub struct BackstoreSpec {
     pub max_data_area_mb: Option<u32>,
     /// Whether the kernel waits for a daemon's answer; `Some(false)` for a program that serves its own device.
     pub wait_for_reply: bool,
+    /// The unit serial number; `None` leaves it to others.
+    pub serial: Option<String>,
+    /// More settings for `control`, such as `("cmd_ring_size_mb", "1")`. Unknown ones are ignored by the kernel.
+    pub control: Vec<(String, String)>,
+    /// What is written to `attrib/` when the backstore is enabled.
+    pub attributes: Vec<(String, String)>,
 }
 
 impl BackstoreSpec {
@@ -47,6 +50,9 @@ impl BackstoreSpec {
             hw_max_sectors: 2048,
             max_data_area_mb: None,
             wait_for_reply: true,
+            serial: None,
+            control: Vec::new(),
+            attributes: Vec::new(),
         }
     }
 
@@ -105,6 +111,11 @@ impl Backstore {
         Backstore { id: id.clone(), dir: dir_of(roots, id), undo: Undo::default() }
     }
 
+    /// The same backstore as a value that removes nothing when it is dropped.
+    pub fn another(&self) -> Backstore {
+        Backstore { id: self.id.clone(), dir: self.dir.clone(), undo: Undo::default() }
+    }
+
     /// Creates and enables a backstore. Blocks until a daemon has answered (or for ever, if the kernel waits for one that isn't there).
     /// When a step fails, nothing stays behind. Removed on drop.
     pub fn create(roots: &Roots, spec: &BackstoreSpec) -> Result<Backstore, ConfigfsError> {
@@ -135,8 +146,18 @@ impl Backstore {
         if !spec.wait_for_reply {
             write(&control, "nl_reply_supported=-1")?;
         }
+        for (name, value) in &spec.control {
+            write(&control, format!("{name}={value}"))?;
+        }
+        if let Some(serial) = &spec.serial {
+            write(&dir.join("wwn/vpd_unit_serial"), serial)?;
+        }
         write(&dir.join("enable"), 1)?;
-        Ok(Backstore { id, dir, undo })
+        let backstore = Backstore { id, dir, undo };
+        for (name, value) in &spec.attributes {
+            backstore.set_attribute(name, value)?;
+        }
+        Ok(backstore)
     }
 
     /// `user_<hba>/<name>`
@@ -161,9 +182,9 @@ impl Backstore {
 
     /// Removes a backstore whoever made it, and its HBA's directory if that is empty then.
     pub fn delete(&self) -> Result<(), ConfigfsError> {
-        fs::remove_dir(&self.dir).map_err(|error| ConfigfsError::Change { path: self.dir.clone(), done: "removed", error })?;
+        remove_dir(&self.dir)?;
         if let Some(hba) = self.dir.parent() {
-            let _ = fs::remove_dir(hba); // in use by others is fine
+            let _ = remove_dir(hba); // in use by others is fine
         }
         Ok(())
     }
@@ -241,6 +262,8 @@ fn free_hba(core: &Path, undo: &mut Undo) -> Result<u32, ConfigfsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn spec(dev_config: &str) -> BackstoreSpec {

@@ -3,8 +3,15 @@
 //! Everything that is created is a value that takes it away again when it is removed or dropped, in the reverse order; `keep` leaves it.
 mod access;
 mod backstore;
-mod fabric;
+mod export;
+#[cfg(any(test, feature = "fake-configfs"))]
+pub mod fake;
+mod iscsi;
+mod look;
+mod loopback;
 mod module;
+mod names;
+mod vhost;
 
 use std::{
     fs, io,
@@ -14,8 +21,12 @@ use std::{
 };
 
 pub use backstore::{Backstore, BackstoreFacts, BackstoreSpec, ResetRing};
-pub use fabric::{Iscsi, IscsiSpec, Loopback};
-pub use module::NetlinkBlock;
+pub use export::{Export, Fabric, in_use};
+pub use iscsi::{Admit, Chap, Iscsi, IscsiSpec};
+pub use loopback::Loopback;
+pub use module::{NetlinkBlock, need_module};
+pub use names::stable_serial;
+pub use vhost::Vhost;
 
 /// What went wrong with a file of configfs.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +73,9 @@ pub enum ConfigfsError {
     /// A value can't be what it is.
     #[error("{0}")]
     Invalid(String),
+    /// A kernel module can't be had.
+    #[error("{0}")]
+    Module(String),
     /// Something did not appear in time.
     #[error("{what} did not appear within {} s", within.as_secs())]
     Late {
@@ -102,16 +116,49 @@ pub(crate) fn write(path: &Path, value: impl ToString) -> Result<(), ConfigfsErr
     // One `write`, as the kernel takes each for a value; no `O_CREAT`, which configfs does not know.
     let outcome =
         fs::OpenOptions::new().write(true).open(path).and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()));
-    outcome.map_err(|error| ConfigfsError::Write { path: path.to_owned(), value, error })
+    outcome.map_err(|error| ConfigfsError::Write { path: path.to_owned(), value: value.clone(), error })?;
+    #[cfg(any(test, feature = "fake-configfs"))]
+    fake::wrote(path, &value);
+    Ok(())
 }
 
 /// Makes a directory; whether it is new.
 pub(crate) fn make_dir(path: &Path) -> Result<bool, ConfigfsError> {
     match fs::create_dir(path) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            #[cfg(any(test, feature = "fake-configfs"))]
+            fake::made(path);
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(ConfigfsError::Change { path: path.to_owned(), done: "created", error }),
     }
+}
+
+/// Removes a directory; one that is gone already is no error.
+pub(crate) fn remove_dir(path: &Path) -> Result<(), ConfigfsError> {
+    #[cfg(any(test, feature = "fake-configfs"))]
+    fake::removing(path);
+    gone(fs::remove_dir(path), path)
+}
+
+/// Removes a link; one that is gone already is no error.
+pub(crate) fn remove_link(path: &Path) -> Result<(), ConfigfsError> {
+    gone(fs::remove_file(path), path)
+}
+
+/// The names in a directory, in order; none if it isn't there.
+pub(crate) fn names_in(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// The directories in a directory, in order of their names; none if it isn't there.
+pub(crate) fn dirs_in(path: &Path) -> Vec<PathBuf> {
+    let is_dir = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    names_in(path).into_iter().map(|name| path.join(name)).filter(is_dir).collect()
 }
 
 /// Waits until `look` finds something. Blocks.
@@ -137,7 +184,7 @@ enum Made {
     Dir(PathBuf),
     Link(PathBuf),
     /// A value that has to be written first (`enable` of an iSCSI portal group).
-    Value(PathBuf, &'static str),
+    Value(PathBuf, String),
 }
 
 impl Undo {
@@ -158,9 +205,9 @@ impl Undo {
         Ok(())
     }
 
-    pub(crate) fn value(&mut self, path: &Path, on: &'static str, off: &'static str) -> Result<(), ConfigfsError> {
+    pub(crate) fn value(&mut self, path: &Path, on: &str, off: &str) -> Result<(), ConfigfsError> {
         write(path, on)?;
-        self.0.push(Made::Value(path.to_owned(), off));
+        self.0.push(Made::Value(path.to_owned(), off.to_owned()));
         Ok(())
     }
 
@@ -170,8 +217,8 @@ impl Undo {
         while let Some(made) = self.0.pop() {
             let outcome = match made {
                 Made::Value(path, off) => write(&path, off),
-                Made::Dir(path) => gone(fs::remove_dir(&path), path),
-                Made::Link(path) => gone(fs::remove_file(&path), path),
+                Made::Dir(path) => remove_dir(&path),
+                Made::Link(path) => remove_link(&path),
             };
             if first.is_ok() {
                 first = outcome;
@@ -194,10 +241,10 @@ impl Drop for Undo {
 }
 
 /// What is gone already needn't be removed.
-fn gone(outcome: io::Result<()>, path: PathBuf) -> Result<(), ConfigfsError> {
+fn gone(outcome: io::Result<()>, path: &Path) -> Result<(), ConfigfsError> {
     match outcome {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(ConfigfsError::Change { path, done: "removed", error }),
+        Err(error) => Err(ConfigfsError::Change { path: path.to_owned(), done: "removed", error }),
     }
 }

@@ -1,10 +1,36 @@
-//! Parameters of the kernel module.
-use std::path::PathBuf;
+//! The kernel's modules, and the parameters of TCMU's.
+use std::{path::PathBuf, process::Command};
 
 use crate::{
-    configfs::{ConfigfsError, write},
+    configfs::{ConfigfsError, make_dir, write},
     roots::Roots,
 };
+
+/// Loads a module that isn't there. Blocks.
+pub fn need_module(roots: &Roots, name: &str) -> Result<(), ConfigfsError> {
+    if roots.sys.join("module").join(name).exists() {
+        return Ok(());
+    }
+    match Command::new("modprobe").arg(name).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(ConfigfsError::Module(format!("the kernel module {name} cannot be loaded: {reason}")))
+        }
+        Err(error) => Err(ConfigfsError::Module(format!("the kernel module {name} is not loaded, and modprobe: {error}"))),
+    }
+}
+
+/// The directory of a fabric, which all of its targets share. Loads its module if need be.
+pub(super) fn fabric_dir(roots: &Roots, name: &str, module: &str) -> Result<PathBuf, ConfigfsError> {
+    let dir = roots.target.join(name);
+    // For some fabrics the kernel loads the module by itself.
+    if make_dir(&dir).is_err() {
+        need_module(roots, module)?;
+        make_dir(&dir)?;
+    }
+    Ok(dir)
+}
 
 /// Keeps the kernel from sending netlink events as long as it lives (`block_netlink`): tools get `EAGAIN` meanwhile.
 #[derive(Debug)]

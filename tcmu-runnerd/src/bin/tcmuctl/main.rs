@@ -1,21 +1,44 @@
-//! `tcmuctl`: looks after the daemon, and tests handlers.
+//! `tcmuctl`: makes disks, looks after the daemon that serves them, and tests handlers.
+//!
+//! | module | commands |
+//! |---|---|
+//! | [`list`] | `status`, `handlers`, `devices`, `handler list`, `info`, `reload` |
+//! | [`create`], [`change`], [`exports`] | `create`; `delete`, `resize`, `set`; `attach`, `detach` |
+//! | [`show`] | `device show` |
+//! | [`apply`], [`save`] | disks from files, and files from disks |
+//! | [`disk`] | what these have in common |
+//! | [`doctor`] | what is wrong with this machine |
+//! | [`handler`], [`reload`], [`tune`] | `handler test`, `reload --exec`, `tune` |
+mod apply;
+mod change;
+mod create;
+mod daemon;
+mod disk;
+#[cfg(test)]
+#[path = "../../dist_files.rs"]
+mod dist_files;
+mod doctor;
+mod exports;
 mod handler;
+mod list;
 mod migrate;
 mod reload;
+mod save;
+mod show;
 mod table;
 mod tune;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
-use serde_json::Value;
-use tcmu_runnerd::dbus::control::ControlProxy;
-use zbus::zvariant::OwnedValue;
 
-/// Looks after tcmu-runnerd, and tests handlers.
+use daemon::with_daemon;
+
+/// Makes disks, looks after tcmu-runnerd, and tests handlers.
+///
+/// Exit status: 0 done, 1 failed, 2 the command line is wrong.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "tcmuctl", version)]
 struct Arguments {
     /// Print JSON, for programs.
     #[arg(long, global = true)]
@@ -32,6 +55,28 @@ enum Sub {
     Handlers,
     /// The devices and what was done for them.
     Devices,
+    /// About single devices.
+    #[command(subcommand)]
+    Device(DeviceSub),
+    /// Makes a disk and exports it. When a step fails, nothing stays behind.
+    Create(create::Create),
+    /// Takes disks away with all their exports; their data stays.
+    Delete(change::Delete),
+    /// Makes a disk larger or smaller while it is used.
+    Resize(change::Resize),
+    /// Changes a disk's switches and limits, all or none.
+    Set(change::Set),
+    /// Exports a disk that is there.
+    #[command(visible_alias = "export")]
+    Attach(exports::Attach),
+    /// Takes exports away; the disk stays.
+    Detach(exports::Detach),
+    /// Makes disks as files describe them; shows first what it would do.
+    Apply(apply::Apply),
+    /// Writes the file that describes a disk.
+    Save(save::Save),
+    /// Looks for what keeps disks from being served, and says what mends it. Exit status 1: something is wrong.
+    Doctor,
     /// Log more or less: error, warn, info, debug, trace, or a filter.
     LogLevel {
         /// The level.
@@ -56,13 +101,34 @@ enum Sub {
 }
 
 #[derive(Subcommand)]
+enum DeviceSub {
+    /// Everything that is known of a device.
+    Show {
+        /// Its name, or user_<number>/<name>.
+        name: String,
+    },
+}
+
+#[derive(Subcommand)]
 enum HandlerSub {
+    /// The handlers and their plugins.
+    List,
+    /// Everything that is known of a handler, and what its config strings look like.
+    Info {
+        /// Its subtype.
+        name: String,
+    },
     /// Tests a plugin against a model, without a kernel or root. Exit status: 0 all passed, 1 some failed, 2 it can't be tested.
     Test(handler::Test),
     /// Restarts a handler with the plugin that is on disk now. Its devices pause for a moment; no command fails.
     Restart {
         /// Its subtype.
         name: String,
+    },
+    /// Restarts the handlers whose plugin on disk is another than the one they run.
+    Reload {
+        /// Only these, whatever their plugins are.
+        names: Vec<String>,
     },
 }
 
@@ -71,19 +137,31 @@ fn main() -> ExitCode {
     let json = arguments.json;
     let outcome = match arguments.command {
         Sub::Handler(HandlerSub::Test(test)) => return handler::test(&test, json),
+        Sub::Handler(HandlerSub::List) | Sub::Handlers => list::handlers(json),
+        Sub::Handler(HandlerSub::Info { name }) => list::handler_info(&name, json),
         Sub::Handler(HandlerSub::Restart { name }) => with_daemon(async |daemon| daemon.restart_handler(&name).await),
+        Sub::Handler(HandlerSub::Reload { names }) => list::reload_handlers(&names, json),
+        Sub::Device(DeviceSub::Show { name }) => show::show(&name, json),
+        Sub::Create(create) => create::create(&create, json),
+        Sub::Delete(delete) => change::delete(&delete, json),
+        Sub::Resize(resize) => change::resize(&resize, json),
+        Sub::Set(set) => change::set(&set, json),
+        Sub::Attach(attach) => exports::attach(&attach, json),
+        Sub::Detach(detach) => exports::detach(&detach, json),
+        Sub::Apply(apply) => apply::apply(&apply, json),
+        Sub::Save(save) => save::save(&save, json),
+        Sub::Doctor => match doctor::run(json) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Sub::Reload { exec: false } => with_daemon(async |daemon| daemon.reload(false).await),
         Sub::Reload { exec: true } => reload::exec(),
         Sub::Migrate(migrate) => migrate.run(),
-        Sub::Status => status(json),
-        Sub::Handlers => list(json, &["subtype", "version", "state", "pid", "restarts", "plugin"], Of::Handlers),
-        Sub::Devices => list(
-            json,
-            &["device", "handler", "size", "state", "reads", "writes", "bytes_read", "bytes_written", "errors", "config"],
-            Of::Devices,
-        ),
+        Sub::Status => list::status(json),
+        Sub::Devices => list::devices(json),
         Sub::Tune { devices } => tune::run(&devices, json),
-        Sub::LogLevel { level } => set_log_level(&level),
+        Sub::LogLevel { level } => with_daemon(async |daemon| daemon.set_log_level(&level).await),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,101 +172,8 @@ fn main() -> ExitCode {
     }
 }
 
-type Dictionary = BTreeMap<String, Value>;
-
-enum Of {
-    Handlers,
-    Devices,
-}
-
-/// Talks to the daemon.
-fn with_daemon<T>(ask: impl AsyncFnOnce(&ControlProxy<'_>) -> zbus::Result<T>) -> anyhow::Result<T> {
-    zbus::block_on(async {
-        let connection = zbus::Connection::system()
-            .await
-            .context("no D-Bus system bus; is dbus running? (the daemon serves devices without it, but cannot be asked)")?;
-        let proxy = ControlProxy::new(&connection).await?;
-        ask(&proxy).await.map_err(|error| {
-            let text = error.to_string();
-            let hint = if text.contains("ServiceUnknown") || text.contains("NameHasNoOwner") || text.contains("not provided") {
-                "tcmu-runnerd is not running (systemctl start tcmu-runnerd)"
-            } else if text.contains("AccessDenied") {
-                "only root may talk to tcmu-runnerd"
-            } else {
-                "the daemon did not answer"
-            };
-            // What the daemon itself says needs no more words.
-            match error {
-                zbus::Error::MethodError(name, Some(text), _) if name.as_str() == "org.freedesktop.DBus.Error.Failed" => {
-                    anyhow::anyhow!(text)
-                }
-                error => anyhow::Error::from(error).context(hint),
-            }
-        })
-    })
-}
-
-fn plain(rows: Vec<std::collections::HashMap<String, OwnedValue>>) -> Vec<Dictionary> {
-    let value = |variant: OwnedValue| {
-        if let Ok(text) = <&str>::try_from(&*variant) {
-            Value::from(text)
-        } else if let Ok(number) = u64::try_from(&*variant) {
-            Value::from(number)
-        } else if let Ok(flag) = bool::try_from(&*variant) {
-            Value::from(flag)
-        } else {
-            Value::Null
-        }
-    };
-    rows.into_iter().map(|row| row.into_iter().map(|(name, field)| (name, value(field))).collect()).collect()
-}
-
-fn rows(of: &Of) -> anyhow::Result<Vec<Dictionary>> {
-    with_daemon(async |daemon| match of {
-        Of::Handlers => daemon.list_handlers().await,
-        Of::Devices => daemon.list_devices().await,
-    })
-    .map(plain)
-}
-
-fn list(json: bool, columns: &[&str], of: Of) -> anyhow::Result<()> {
-    let rows = rows(&of)?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-    } else if rows.is_empty() {
-        println!("{}", if matches!(of, Of::Devices) { "no devices" } else { "no handlers" });
-    } else {
-        print!("{}", table::of(&rows, columns));
-    }
-    Ok(())
-}
-
-fn status(json: bool) -> anyhow::Result<()> {
-    let (version, pid, problem) =
-        with_daemon(async |daemon| Ok((daemon.version().await?, daemon.pid().await?, daemon.config_problem().await?)))?;
-    let (handlers, devices) = (rows(&Of::Handlers)?, rows(&Of::Devices)?);
-    let is = |row: &Dictionary, state: &str| row.get("state").and_then(Value::as_str) == Some(state);
-    let running = handlers.iter().filter(|row| is(row, "running")).count();
-    let serving = devices.iter().filter(|row| is(row, "serving")).count();
-    if json {
-        let status = serde_json::json!({
-            "version": version, "pid": pid,
-            "handlers": handlers.len(), "handlers_running": running,
-            "devices": devices.len(), "devices_serving": serving,
-            "config_problem": problem,
-        });
-        println!("{status:#}");
-    } else {
-        println!("tcmu-runnerd {version}, pid {pid}");
-        println!("handlers: {running} running of {}", handlers.len());
-        println!("devices:  {serving} serving of {}", devices.len());
-        if !problem.is_empty() {
-            println!("configuration: not in force, what was read before is: {problem}");
-        }
-    }
-    Ok(())
-}
-
-fn set_log_level(level: &str) -> anyhow::Result<()> {
-    with_daemon(async |daemon| daemon.set_log_level(level).await)
+/// Ends the program because of how it was called.
+fn usage(what: &str) -> ! {
+    eprintln!("tcmuctl: {what}");
+    std::process::exit(2)
 }

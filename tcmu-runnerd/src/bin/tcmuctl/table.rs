@@ -33,7 +33,28 @@ pub(crate) fn of(rows: &[BTreeMap<String, Value>], columns: &[&str]) -> String {
     table
 }
 
-fn size(bytes: u64) -> String {
+/// One fact a line: its name, and what it is.
+pub(crate) fn facts<'a>(facts: impl Iterator<Item = (&'a str, &'a Value)>) -> String {
+    let facts: Vec<(&str, &Value)> = facts.collect();
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut lines = String::new();
+    for (name, value) in facts {
+        let value = match value {
+            Value::Null => "-".into(),
+            Value::String(text) => text.clone(),
+            Value::Number(number) if name == "size" || name.starts_with("bytes") => {
+                let bytes = number.as_u64().unwrap_or(0);
+                format!("{} ({bytes} bytes)", size(bytes))
+            }
+            other => other.to_string(),
+        };
+        let _ = writeln!(lines, "{name:<width$}  {value}");
+    }
+    lines
+}
+
+/// Bytes in binary units.
+pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";
     for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {

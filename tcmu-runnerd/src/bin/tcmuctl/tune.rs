@@ -78,6 +78,12 @@ pub(crate) fn run(names: &[String], as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The limits of a device that throttle it: which, what that costs, and how it is changed.
+pub(crate) fn throttled(attribute: &dyn Fn(&str) -> Option<u64>) -> Vec<(String, String, String)> {
+    let throttling = limits(attribute).into_iter().filter(|limit| limit.better.is_some());
+    throttling.map(|limit| (format!("{} {}", limit.name, limit.shown), limit.effect, limit.how)).collect()
+}
+
 fn present(core: &Path) -> anyhow::Result<Vec<BackstoreId>> {
     if !core.exists() {
         anyhow::bail!(
