@@ -273,7 +273,7 @@ mod tests {
         let made = backstore(&fake, "a");
         let found = Backstore::all(fake.roots());
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].id(), found[0].is_enabled()), (made.id(), true));
+        assert_eq!((found[0].id(), found[0].is_enabled().unwrap()), (made.id(), true));
         assert_eq!(found[0].dev_config().unwrap(), "file//srv/a");
         assert_eq!(found[0].serial().as_deref(), Some("serial-of-a"));
         assert_eq!(found[0].attribute_text("emulate_write_cache").unwrap(), "1");

@@ -25,11 +25,6 @@ impl Backstore {
         self.path().is_dir()
     }
 
-    /// Whether it was enabled.
-    pub fn is_enabled(&self) -> bool {
-        read(&self.path().join("enable")).is_ok_and(|text| text.trim() == "1")
-    }
-
     /// `<subtype>/<config string>`; empty if none was set.
     pub fn dev_config(&self) -> Result<String, ConfigfsError> {
         let path = self.path().join("info");

@@ -84,7 +84,7 @@ fn facts(machine: &Machine, disk: &Backstore) -> anyhow::Result<Map<String, Valu
         "size": facts.size,
         "block_size": facts.block_size,
         "serial": disk.serial(),
-        "enabled": disk.is_enabled(),
+        "enabled": disk.is_enabled().unwrap_or(false),
         "exports": exports,
         "alua": groups,
         "attributes": attributes,

@@ -147,7 +147,7 @@ fn fixed(disk: &Backstore, spec: &DiskSpec) -> anyhow::Result<Vec<String>> {
     if let Some(serial) = &spec.serial {
         differs("serial", &disk.serial().unwrap_or_default(), serial);
     }
-    if !disk.is_enabled() {
+    if !disk.is_enabled().unwrap_or(false) {
         why.push("it was never enabled".into());
     }
     Ok(why)

@@ -128,7 +128,7 @@ fn limits(places: &Places<'_>) -> Vec<Finding> {
         for (limit, effect, how) in tune::throttled(&|name| disk.attribute(name).ok()) {
             found.push(Finding::hint("limits", format!("{}: {limit}: {effect}", disk.id()), format!("create it anew: {how}")));
         }
-        if !disk.is_enabled() {
+        if !disk.is_enabled().unwrap_or(false) {
             let mend = format!("rmdir {}", disk.path().display());
             found.push(Finding::hint("devices", format!("{} was made and never enabled", disk.id()), mend));
         }
