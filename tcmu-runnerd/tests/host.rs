@@ -118,6 +118,7 @@ fn spec(name: &str) -> DeviceSpec {
         map_size: 4096,
         take_over: false,
         copies_with: Vec::new(),
+        slow_command_ms: 0,
     }
 }
 

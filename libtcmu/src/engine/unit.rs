@@ -55,6 +55,8 @@ pub struct Unit {
     pub(super) lock: LockState,
     /// Who else takes part in copies.
     pub(super) peers: Option<Peers>,
+    /// Somebody looks at each command: none is plain.
+    pub(crate) watched: bool,
 }
 
 impl std::fmt::Debug for Unit {
@@ -86,6 +88,7 @@ impl Unit {
             answer: None,
             lock: LockState::Lost,
             peers: None,
+            watched: false,
         }
     }
 

@@ -38,6 +38,8 @@ pub const EFFECTS: &[(&str, Effect)] = &[
     ("give_up_seconds", Effect::AtOnce),
     ("hang_seconds", Effect::AtOnce),
     ("hang_action", Effect::AtOnce),
+    ("slow_command_ms", Effect::AtOnce),
+    ("metrics", Effect::DaemonRestart),
     ("copy_between", Effect::HandlerRestart),
     ("open_timeout_seconds", Effect::AtOnce),
     ("check_timeout_seconds", Effect::AtOnce),
@@ -83,6 +85,7 @@ impl Config {
             handler_path: self.handler_path.clone(),
             foreign_subtypes: self.foreign_subtypes.clone(),
             lock_memory: self.lock_memory,
+            metrics: self.metrics.clone(),
             ..new
         };
         for (name, old) in &self.handler {

@@ -21,6 +21,8 @@ pub(super) struct Adopted {
     pub(super) facts: HostFacts,
     pub(super) running: Running,
     pub(super) devices: Vec<(Found, Prepared)>,
+    /// The pages of their counters.
+    pub(super) pages: Vec<(BackstoreId, OwnedFd)>,
 }
 
 /// All hosts that are there and can be used.
@@ -30,12 +32,12 @@ pub(super) fn adopt(run: &RunDir) -> Vec<Adopted> {
     let mut adopted = Vec::new();
     for (socket, (channel, process)) in asked {
         match answer(&channel) {
-            Ok((facts, devices)) => {
+            Ok((facts, devices, pages)) => {
                 let names: Vec<String> = devices.iter().map(|(found, _)| found.name.id.to_string()).collect();
                 let (handler, pid) = (&facts.handler.subtype, process.pid());
                 tracing::info!(handler, pid, devices = names.join(" "), "its host goes on");
                 match Running::new(process, channel, socket) {
-                    Ok(running) => adopted.push(Adopted { facts, running, devices }),
+                    Ok(running) => adopted.push(Adopted { facts, running, devices, pages }),
                     Err(error) => tracing::error!(%error, "no thread for a handler host"),
                 }
             }
@@ -74,9 +76,10 @@ fn ask(socket: &Path) -> Option<(Channel, Process)> {
     Some((channel, process))
 }
 
-fn answer(channel: &Channel) -> anyhow::Result<(HostFacts, Vec<(Found, Prepared)>)> {
+#[expect(clippy::type_complexity)]
+fn answer(channel: &Channel) -> anyhow::Result<(HostFacts, Vec<(Found, Prepared)>, Vec<(BackstoreId, OwnedFd)>)> {
     let next = || {
-        let said = channel.receive::<FromHost>().context("it does not say what it is and has")?;
+        let said = channel.receive_with::<FromHost>().context("it does not say what it is and has")?;
         said.context("it ended")
     };
     match next()?.0 {
@@ -91,16 +94,22 @@ fn answer(channel: &Channel) -> anyhow::Result<(HostFacts, Vec<(Found, Prepared)
         FromHost::Unloadable { reason } => bail!(reason),
         other => bail!("it says {other:?} and not what it is"),
     };
-    let mut devices = Vec::new();
+    let (mut devices, mut pages) = (Vec::new(), Vec::new());
     loop {
         match next()? {
-            (FromHost::Has { device, doing }, Some(fd)) => devices.push(found(&facts, device, doing, fd)?),
+            (FromHost::Has { device, doing }, fds) => {
+                let mut fds = fds.into_iter();
+                let (fd, page) = (fds.next().context("it has a device without its descriptor")?, fds.next());
+                let (found, prepared) = found(&facts, device, doing, fd)?;
+                pages.extend(page.map(|page| (found.name.id.clone(), page)));
+                devices.push((found, prepared));
+            }
             (FromHost::ThatIsAll, _) => break,
             (other, _) => bail!("it says {other:?} and not what it has"),
         }
     }
     channel.wait_at_most(None)?;
-    Ok((facts, devices))
+    Ok((facts, devices, pages))
 }
 
 fn found(facts: &HostFacts, device: DeviceSpec, doing: Doing, fd: OwnedFd) -> anyhow::Result<(Found, Prepared)> {

@@ -2,7 +2,9 @@
 mod handler;
 mod migrate;
 mod reload;
+mod statistics;
 mod table;
+mod trace;
 mod tune;
 
 use std::{collections::BTreeMap, process::ExitCode};
@@ -32,6 +34,13 @@ enum Sub {
     Handlers,
     /// The devices and what was done for them.
     Devices,
+    /// What was done for each device and by each handler, and how long it took.
+    Stats(statistics::Stats),
+    /// What devices do now: rates, latencies, queues; the busiest first. Ctrl-C ends it.
+    Top(statistics::Top),
+    /// Writes each command of a device to a file, and prints such files.
+    #[command(subcommand)]
+    Trace(trace::Trace),
     /// Log more or less: error, warn, info, debug, trace, or a filter.
     LogLevel {
         /// The level.
@@ -82,6 +91,9 @@ fn main() -> ExitCode {
             &["device", "handler", "size", "state", "reads", "writes", "bytes_read", "bytes_written", "errors", "config"],
             Of::Devices,
         ),
+        Sub::Stats(stats) => statistics::stats(&stats, json),
+        Sub::Top(top) => statistics::top(&top, json),
+        Sub::Trace(trace) => trace::run(&trace, json),
         Sub::Tune { devices } => tune::run(&devices, json),
         Sub::LogLevel { level } => set_log_level(&level),
     };
@@ -104,28 +116,35 @@ enum Of {
 /// Talks to the daemon.
 fn with_daemon<T>(ask: impl AsyncFnOnce(&ControlProxy<'_>) -> zbus::Result<T>) -> anyhow::Result<T> {
     zbus::block_on(async {
-        let connection = zbus::Connection::system()
-            .await
-            .context("no D-Bus system bus; is dbus running? (the daemon serves devices without it, but cannot be asked)")?;
+        let connection = bus().await?;
         let proxy = ControlProxy::new(&connection).await?;
-        ask(&proxy).await.map_err(|error| {
-            let text = error.to_string();
-            let hint = if text.contains("ServiceUnknown") || text.contains("NameHasNoOwner") || text.contains("not provided") {
-                "tcmu-runnerd is not running (systemctl start tcmu-runnerd)"
-            } else if text.contains("AccessDenied") {
-                "only root may talk to tcmu-runnerd"
-            } else {
-                "the daemon did not answer"
-            };
-            // What the daemon itself says needs no more words.
-            match error {
-                zbus::Error::MethodError(name, Some(text), _) if name.as_str() == "org.freedesktop.DBus.Error.Failed" => {
-                    anyhow::anyhow!(text)
-                }
-                error => anyhow::Error::from(error).context(hint),
-            }
-        })
+        ask(&proxy).await.map_err(explain)
     })
+}
+
+async fn bus() -> anyhow::Result<zbus::Connection> {
+    zbus::Connection::system()
+        .await
+        .context("no D-Bus system bus; is dbus running? (the daemon serves devices without it, but cannot be asked)")
+}
+
+/// Why the daemon did not do it, with what would help.
+fn explain(error: zbus::Error) -> anyhow::Error {
+    let text = error.to_string();
+    let hint = if text.contains("ServiceUnknown") || text.contains("NameHasNoOwner") || text.contains("not provided") {
+        "tcmu-runnerd is not running (systemctl start tcmu-runnerd)"
+    } else if text.contains("AccessDenied") {
+        "only root may talk to tcmu-runnerd"
+    } else {
+        "the daemon did not answer"
+    };
+    // What the daemon itself says needs no more words.
+    match error {
+        zbus::Error::MethodError(name, Some(text), _) if name.as_str() == "org.freedesktop.DBus.Error.Failed" => {
+            anyhow::anyhow!(text)
+        }
+        error => anyhow::Error::from(error).context(hint),
+    }
 }
 
 fn plain(rows: Vec<std::collections::HashMap<String, OwnedValue>>) -> Vec<Dictionary> {

@@ -33,7 +33,8 @@ pub(crate) fn of(rows: &[BTreeMap<String, Value>], columns: &[&str]) -> String {
     table
 }
 
-fn size(bytes: u64) -> String {
+/// Bytes in binary units.
+pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "B";
     for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
