@@ -7,6 +7,9 @@
 //! | [`logging`] | where log lines go, and which |
 //! | [`plugins`] | finding plugins |
 //! | [`trust`] | whether a plugin's or the configuration's file could be somebody else's work |
+//! | [`statistics`] | what was done for devices and by handlers |
+//! | [`metrics`] | the same for Prometheus |
+//! | [`trace`] | the format of traces |
 //! | [`supervisor`] | the daemon: it knows all devices, talks with the kernel, and runs handler hosts |
 //! | [`host`] | a handler host: the process that loads one plugin and serves its devices |
 //! | [`protocol`] | what the two say to each other |
@@ -20,11 +23,14 @@ pub mod dbus;
 pub mod host;
 pub mod legacy;
 pub mod logging;
+pub mod metrics;
 pub mod notify;
 pub mod plugins;
 pub mod policy;
 pub mod process;
 pub mod protocol;
 pub mod run_dir;
+pub mod statistics;
 pub mod supervisor;
+pub mod trace;
 pub mod trust;

@@ -1,4 +1,6 @@
 //! Where log lines go, and which.
+mod journal;
+
 use std::{fmt, io, sync::OnceLock};
 
 use tracing::{Event, Level, Subscriber};
@@ -15,16 +17,19 @@ type Reload = Box<dyn Fn(Targets) + Send + Sync>;
 
 static RELOAD: OnceLock<Reload> = OnceLock::new();
 
-/// Sends log lines to stderr: with syslog priorities if that is the journal, else with the time of day. `who` stands in front of each.
+/// Sends log lines to the journal, with fields, if that is what stderr is; else to stderr, with the time of day, or with syslog priorities
+/// if that goes to the journal all the same. `who` stands in front of each.
 pub fn start(level: &str, who: &str) {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let (filter, handle) = reload::Layer::new(parse(level));
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .event_format(Lines { journal, who: who.to_owned() });
+    let journal = journal::Journal::connect(who);
+    let lines = journal.is_none().then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(false)
+            .event_format(Lines { journal: std::env::var_os("JOURNAL_STREAM").is_some(), who: who.to_owned() })
+    });
     // Only the first call in a process counts.
-    if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
+    if tracing_subscriber::registry().with(filter).with(lines).with(journal).try_init().is_ok() {
         let _ = RELOAD.set(Box::new(move |targets| {
             let _ = handle.reload(targets);
         }));
@@ -52,6 +57,26 @@ fn parse(level: &str) -> Targets {
     quiet.with_targets(asked).with_default(default.unwrap_or(Level::INFO.into()))
 }
 
+/// A level as syslog and sd-daemon(3) have it.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    }
+}
+
+/// Message and fields as they are in a line of text.
+fn line(fields: &[(String, String)]) -> String {
+    let mut line = fields.iter().find(|(name, _)| name == "message").map(|(_, text)| text.clone()).unwrap_or_default();
+    for (name, value) in fields.iter().filter(|(name, _)| name != "message") {
+        let quoted = value.is_empty() || value.chars().any(|c| !(c.is_ascii_alphanumeric() || "._-:".contains(c)));
+        line.push_str(&if quoted { format!(" {name}={value:?}") } else { format!(" {name}={value}") });
+    }
+    line
+}
+
 struct Lines {
     journal: bool,
     who: String,
@@ -65,14 +90,7 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let level = *event.metadata().level();
         if self.journal {
-            // sd-daemon(3)
-            let priority = match level {
-                Level::ERROR => 3,
-                Level::WARN => 4,
-                Level::INFO => 6,
-                _ => 7,
-            };
-            write!(writer, "<{priority}>")?;
+            write!(writer, "<{}>", priority(level))?;
         } else {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let second = now.as_secs() % 86_400;

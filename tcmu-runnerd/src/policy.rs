@@ -23,6 +23,8 @@ pub struct Policy {
     pub hang: Option<Duration>,
     /// What is done then.
     pub hang_action: HangAction,
+    /// How long a command may take before it is logged as slow; `None`: none is.
+    pub slow_command: Option<Duration>,
 }
 
 /// What the configuration says for one handler or device only.
@@ -33,6 +35,7 @@ pub struct PolicyChange {
     pub give_up_seconds: Option<u64>,
     pub hang_seconds: Option<u64>,
     pub hang_action: Option<HangAction>,
+    pub slow_command_ms: Option<u64>,
 }
 
 /// All of it.
@@ -46,6 +49,11 @@ pub struct Policies {
 
 fn seconds(value: u64) -> Option<Duration> {
     (value > 0).then(|| Duration::from_secs(value))
+}
+
+/// 0 is none.
+pub(crate) fn milliseconds(value: u64) -> Option<Duration> {
+    (value > 0).then(|| Duration::from_millis(value))
 }
 
 impl Policies {
@@ -70,6 +78,7 @@ impl Policies {
         policy.give_up = change.give_up_seconds.map_or(policy.give_up, seconds);
         policy.hang = change.hang_seconds.map_or(policy.hang, seconds);
         policy.hang_action = change.hang_action.unwrap_or(policy.hang_action);
+        policy.slow_command = change.slow_command_ms.map_or(policy.slow_command, milliseconds);
         policy
     }
 }
@@ -80,20 +89,25 @@ mod tests {
 
     #[test]
     fn the_device_counts_more_than_its_handler_and_that_more_than_all() {
-        let change = |give_up, hang| PolicyChange { give_up_seconds: give_up, hang_seconds: hang, hang_action: None };
+        let change = |give_up, hang| PolicyChange { give_up_seconds: give_up, hang_seconds: hang, ..PolicyChange::default() };
         let policies = Policies {
-            general: Policy { give_up: None, hang: seconds(20), hang_action: HangAction::Report },
+            general: Policy {
+                give_up: None,
+                hang: seconds(20),
+                hang_action: HangAction::Report,
+                slow_command: milliseconds(1000),
+            },
             changes: [
                 ("rbd".to_owned(), PolicyChange { hang_action: Some(HangAction::Restart), ..change(Some(60), None) }),
-                ("user_0/a".to_owned(), change(Some(0), Some(3))),
+                ("user_0/a".to_owned(), PolicyChange { slow_command_ms: Some(5), ..change(Some(0), Some(3)) }),
             ]
             .into(),
         };
         let [a, b] = ["user_0/a", "user_0/b"].map(|name| name.parse().unwrap());
         assert_eq!(policies.of("file", &b), policies.general);
-        let rbd = Policy { give_up: seconds(60), hang: seconds(20), hang_action: HangAction::Restart };
+        let rbd = Policy { give_up: seconds(60), hang_action: HangAction::Restart, ..policies.general };
         assert_eq!(policies.of("rbd", &b), rbd);
-        assert_eq!(policies.of("rbd", &a), Policy { give_up: None, hang: seconds(3), ..rbd });
+        assert_eq!(policies.of("rbd", &a), Policy { give_up: None, hang: seconds(3), slow_command: milliseconds(5), ..rbd });
         assert_eq!(policies.shortest_hang("rbd"), seconds(3));
     }
 }

@@ -119,6 +119,7 @@ fn spec(name: &str) -> DeviceSpec {
         take_over: false,
         write_cache: None,
         copies_with: Vec::new(),
+        slow_command_ms: 0,
     }
 }
 

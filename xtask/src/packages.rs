@@ -15,6 +15,7 @@ const CLIENTS: &[&str] = &[
     "python3-rtslib-fb",
     "python3-gi",
     "gir1.2-glib-2.0",
+    "python3-prometheus-client",
     "fio",
     "sg3-utils",
     "libiscsi-bin",

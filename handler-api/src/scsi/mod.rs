@@ -14,6 +14,7 @@
 //! | [`unmap`], [`format`] | parameter lists of UNMAP, FORMAT UNIT, SANITIZE | SBC-4 5.35, 5.4, 5.30 |
 //! | [`log`] | log pages | SPC-6 7.3 |
 //! | [`copy`], [`token`] | third-party copy, with lists and with tokens | SPC-4 6.4, SBC-4 4.28 |
+//! | [`describe`](mod@describe) | commands and sense data in words | |
 //! | [`alua`] | asymmetric access: target port groups | SPC-6 5.15 |
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ pub mod alua;
 pub mod capacity;
 pub mod command;
 pub mod copy;
+pub mod describe;
 pub mod facts;
 pub mod format;
 pub mod inquiry;
@@ -36,6 +38,7 @@ pub mod unmap;
 pub mod vpd;
 
 pub use command::Command;
+pub use describe::describe;
 pub use facts::UnitFacts;
 pub use sense::{AdditionalSense, FieldPointer, Sense, SenseKey, Specific, Status};
 pub use units::{BlockSize, Blocks, Lba};

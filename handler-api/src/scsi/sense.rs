@@ -53,6 +53,14 @@ macro_rules! additional_sense {
         #[allow(missing_docs)]
         impl AdditionalSense {
             $(pub const $name: AdditionalSense = AdditionalSense { asc: $asc, ascq: $ascq };)*
+
+            /// The constant that it is, if there is one.
+            pub fn name(self) -> Option<&'static str> {
+                match (self.asc, self.ascq) {
+                    $(($asc, $ascq) => Some(stringify!($name)),)*
+                    _ => None,
+                }
+            }
         }
     };
 }

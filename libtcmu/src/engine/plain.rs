@@ -45,7 +45,7 @@ impl Judge {
             0 => u64::MAX,
             most => u64::from(most),
         };
-        let quiet = !unit.has_attention() && !unit.is_busy() && !info.flags().contains(DeviceFlags::SCSI);
+        let quiet = !unit.watched && !unit.has_attention() && !unit.is_busy() && !info.flags().contains(DeviceFlags::SCSI);
         let writable = unit.check_writable().is_ok()
             && unit.durability(false) == (0, false)
             && !unit.lacks_lock()

@@ -57,6 +57,8 @@ pub struct Unit {
     pub(super) lock: LockState,
     /// Who else takes part in copies.
     pub(super) peers: Option<Peers>,
+    /// Somebody looks at each command: none is plain.
+    pub(crate) watched: bool,
 }
 
 impl std::fmt::Debug for Unit {
@@ -89,6 +91,7 @@ impl Unit {
             answer: None,
             lock: LockState::Lost,
             peers: None,
+            watched: false,
         }
     }
 

@@ -1,8 +1,9 @@
 //! What a server needs to know of a device.
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use tcmu_handler_api::host::OpenDevice;
 
+use super::counters::Page;
 use crate::engine::Target;
 
 /// A device to serve.
@@ -25,10 +26,15 @@ pub struct Attach {
     pub write_cache: Option<bool>,
     /// Names of devices of the same server that initiators may copy to and from this one, whatever their ACLs say of those.
     pub copies_with: Vec<String>,
+    /// Where its counters are.
+    pub counters: Page,
+    /// Commands that take longer are said to be slow; `None`: none is.
+    pub slow: Option<Duration>,
 }
 
 impl Attach {
-    /// A device of which nothing is known but its handler: no serial number, no limit of the transfer length, no copies.
+    /// A device of which nothing is known but its handler: no serial number, no limit of the transfer length, no copies. Its counters are
+    /// in memory of this process.
     pub fn new(name: impl Into<String>, uio: OwnedFd, map_size: usize, device: OpenDevice) -> Attach {
         let target = Arc::new(|| None);
         Attach {
@@ -41,6 +47,8 @@ impl Attach {
             known_size: None,
             write_cache: None,
             copies_with: Vec::new(),
+            counters: Page::private(),
+            slow: None,
         }
     }
 }

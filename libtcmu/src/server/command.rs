@@ -27,6 +27,8 @@ pub(super) struct Command {
     pub(super) plain: Option<Plain>,
     /// 0: free. Else it is in use; [`DeviceServer::grow_older`](super::DeviceServer) counts up for how many of its calls.
     pub(super) age: u8,
+    /// When the turn began that took it; see `device::timing`.
+    pub(super) begun: u64,
     /// Its entry on the ring is completed; what it began goes on.
     pub(super) detached: bool,
     /// Nobody waits for it any more: it goes no further than what its handler has by now.
@@ -48,6 +50,7 @@ impl Command {
             plain: None,
             segments: Vec::new(),
             age: 0,
+            begun: 0,
             detached: false,
             aborted: false,
             answer: None,

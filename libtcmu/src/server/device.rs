@@ -3,6 +3,7 @@ mod completion;
 mod elsewhere;
 mod management;
 mod plain;
+mod timing;
 
 use std::{
     collections::VecDeque,
@@ -15,11 +16,12 @@ use tcmu_handler_api::{
     host::OpenDevice,
     plugin::{Change, DeviceFlags, DeviceInfo, Threads},
 };
+use timing::Timing;
 
 use super::{
     attach::Attach,
     command::Command,
-    counters::{Cells, Counters},
+    counters::{Counters, Page},
     peer::{Neighbours, Piece},
     pool::{Lane, Pool},
     slot::{Shared, Slot},
@@ -101,7 +103,8 @@ pub struct DeviceServer {
     wakes: u32,
     /// Entries that were taken since `take_taken`.
     taken: u32,
-    counters: Arc<Cells>,
+    counters: Arc<Page>,
+    timing: Timing,
     neighbours: Option<Arc<Neighbours>>,
 }
 
@@ -144,7 +147,7 @@ impl DeviceServer {
                 Some(Lane::new(device.clone(), if limit == 0 { usize::MAX } else { limit }))
             }
         };
-        Ok(DeviceServer {
+        let mut server = DeviceServer {
             ring: Ring::attach(map)?,
             bell: Doorbell::new(attach.uio),
             unit,
@@ -165,9 +168,13 @@ impl DeviceServer {
             stopping: false,
             wakes: 0,
             taken: 0,
-            counters: Arc::default(),
+            counters: Arc::new(attach.counters),
+            timing: Timing::default(),
             neighbours: None,
-        })
+        };
+        server.counters.cells().begin(server.unit.info().size());
+        server.set_slow(attach.slow);
+        Ok(server)
     }
 
     /// `user_<hba>/<name>`.
@@ -190,12 +197,13 @@ impl DeviceServer {
         self.counters.read()
     }
 
-    pub(super) fn cells(&self) -> Arc<Cells> {
+    pub(super) fn page(&self) -> Arc<Page> {
         self.counters.clone()
     }
 
     /// The device changed; initiators are told by a unit attention.
     pub fn change(&mut self, info: DeviceInfo) {
+        self.counters.cells().size.set(info.size());
         self.unit.change(info);
     }
 
@@ -251,7 +259,7 @@ impl DeviceServer {
                 oldest = oldest.max(command.age - 1);
             }
         }
-        self.counters.oldest.set(u64::from(oldest));
+        self.counters.cells().oldest.set(u64::from(oldest));
     }
 
     /// Whether no command is in flight.
@@ -293,13 +301,23 @@ impl DeviceServer {
             self.pieces -= 1;
             self.submit(index, work);
         }
-        let taken = self.take_entries();
-        self.count_plain();
+        // What comes after this look has the next turn.
+        let taken = if self.has_entries() {
+            self.begin_turn();
+            let taken = self.take_entries();
+            self.count_plain();
+            self.counters.cells().in_flight(self.in_flight as u64);
+            taken
+        } else {
+            Ok(0)
+        };
         // What was taken goes to the handler and comes back, also from a ring that makes no sense any more.
-        self.settle()?;
+        let settled = self.settle();
+        self.end_turn();
+        settled?;
         let taken = taken?;
         if self.ring.publish() {
-            self.counters.kicks.add(1);
+            self.counters.cells().kicks.add(1);
             self.bell.kick()?;
         } else {
             // Else nobody would hear of it until the next command comes.
@@ -307,9 +325,9 @@ impl DeviceServer {
         }
         self.taken = self.taken.saturating_add(taken as u32);
         if taken > 0 {
-            self.counters.batches.add(1);
+            self.counters.cells().batches.add(1);
         }
-        self.counters.in_flight.set(self.in_flight as u64);
+        self.counters.cells().in_flight(self.in_flight as u64);
         Ok(if taken == TURN || !self.later.is_empty() { Turn::More } else { Turn::Idle })
     }
 
@@ -344,7 +362,7 @@ impl DeviceServer {
                 }
             }
             taken += 1;
-            command.age = 1;
+            (command.age, command.begun) = (1, self.timing.begun);
             self.free.pop();
             self.in_flight += 1;
             // Where a range is somebody's own, the engine's tasks tell whose.
@@ -382,7 +400,7 @@ impl DeviceServer {
     /// Begins a command that is not plain.
     #[inline(never)]
     fn begin_other(&mut self, index: usize) -> Result<(), ServeError> {
-        self.counters.commands.add(1);
+        self.counters.cells().commands.add(1);
         if self.unit.info().flags().contains(DeviceFlags::SCSI) {
             self.batch.push(self.commands[index].arm_cdb());
             return Ok(());
@@ -404,12 +422,12 @@ impl DeviceServer {
             Step::Submit(work) => {
                 match work.op {
                     abi::TCMU_OP_READ => {
-                        self.counters.reads.add(1);
-                        self.counters.bytes_read.add(work.length);
+                        self.counters.cells().reads.add(1);
+                        self.counters.cells().bytes_read.add(work.length);
                     }
                     abi::TCMU_OP_WRITE => {
-                        self.counters.writes.add(1);
-                        self.counters.bytes_written.add(work.length);
+                        self.counters.cells().writes.add(1);
+                        self.counters.cells().bytes_written.add(work.length);
                     }
                     _ => {}
                 }

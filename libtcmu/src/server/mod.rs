@@ -20,12 +20,16 @@
 //! | `lost` | what a failed flush means |
 //! | `peer` | units that may be copied to and from each other |
 //! | `solo` | a device in a program's own event loop |
+//! | `counters` | what was done for a device |
+//! | `device::timing` | how long commands took |
+//! | `observe` | those who look at single commands |
 mod attach;
 mod command;
-mod counters;
+pub mod counters;
 mod device;
 mod io;
 mod lost;
+mod observe;
 mod peer;
 mod polling;
 mod pool;
@@ -50,9 +54,10 @@ use std::{
 };
 
 pub use attach::Attach;
-use counters::Cells;
 pub use counters::Counters;
+use counters::Page;
 pub use device::{DeviceServer, ServeError, Turn};
+pub use observe::{Completed, Observe};
 use peer::{Neighbours, Piece};
 use pool::Pool;
 use reactor::{Message, Reactor};
@@ -156,7 +161,7 @@ impl Server {
         let Some(reactor) = reactor else { return Err(std::io::Error::other("no reactor").into()) };
         let (name, target, names) = (attach.name.clone(), attach.target.clone(), attach.copies_with.clone());
         let mut server = make(attach, reactor.waker.clone(), self.0.pool.clone(), key)?;
-        let (device, counters) = (server.device().clone(), server.cells());
+        let (device, counters) = (server.device().clone(), server.page());
         server.copies_with(&self.0.neighbours, names);
         self.0.neighbours.add(&name, key, reactor.clone(), *device.info(), target);
         let info = Mutex::new(*device.info());
@@ -189,7 +194,7 @@ pub struct Attached {
     info: Mutex<DeviceInfo>,
     /// Held during a change, also while the serving thread is waited for: it may want the above.
     changes: Mutex<()>,
-    counters: Arc<Cells>,
+    counters: Arc<Page>,
     /// Keeps the threads.
     server: Server,
 }

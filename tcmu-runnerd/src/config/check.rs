@@ -31,6 +31,9 @@ impl Config {
         within(&[], "netlink_buffer_kib", self.netlink_buffer_kib as u64, 4, 65_536)?;
         threads(&[], Some(self.reactors), Some(self.workers), Some(&self.io_engine), Some(self.poll_microseconds))?;
         policy(&[], Some(self.give_up_seconds), Some(self.hang_seconds))?;
+        if let Err(problem) = crate::metrics::Endpoint::parse(&self.metrics) {
+            return wrong(&["metrics"], format!("metrics = {:?}: {problem}", self.metrics));
+        }
         for (name, section) in &self.handler {
             let at = ["handler", name.as_str()];
             if !tcmu_handler_api::host::is_subtype(name) {

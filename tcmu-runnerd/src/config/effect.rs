@@ -38,6 +38,8 @@ pub const EFFECTS: &[(&str, Effect)] = &[
     ("give_up_seconds", Effect::AtOnce),
     ("hang_seconds", Effect::AtOnce),
     ("hang_action", Effect::AtOnce),
+    ("slow_command_ms", Effect::AtOnce),
+    ("metrics", Effect::DaemonRestart),
     ("copy_between", Effect::HandlerRestart),
     ("open_timeout_seconds", Effect::AtOnce),
     ("check_timeout_seconds", Effect::AtOnce),
@@ -85,6 +87,7 @@ impl Config {
             foreign_subtypes: self.foreign_subtypes.clone(),
             lock_memory: self.lock_memory,
             netlink_buffer_kib: self.netlink_buffer_kib,
+            metrics: self.metrics.clone(),
             ..new
         };
         for (name, old) in &self.handler {

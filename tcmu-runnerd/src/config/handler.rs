@@ -21,6 +21,7 @@ pub struct HandlerSection {
     pub give_up_seconds: Option<u64>,
     pub hang_seconds: Option<u64>,
     pub hang_action: Option<HangAction>,
+    pub slow_command_ms: Option<u64>,
 }
 
 /// What holds for one handler.
@@ -49,8 +50,8 @@ pub struct HandlerSettings {
 impl HandlerSection {
     /// What it says of devices whose handler is away or hangs.
     pub fn policy(&self) -> PolicyChange {
-        let HandlerSection { give_up_seconds, hang_seconds, hang_action, .. } = *self;
-        PolicyChange { give_up_seconds, hang_seconds, hang_action }
+        let HandlerSection { give_up_seconds, hang_seconds, hang_action, slow_command_ms, .. } = *self;
+        PolicyChange { give_up_seconds, hang_seconds, hang_action, slow_command_ms }
     }
 }
 

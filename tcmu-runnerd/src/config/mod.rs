@@ -47,6 +47,10 @@ pub struct Config {
     pub hang_seconds: u64,
     /// What is done then: `report` or `restart`.
     pub hang_action: HangAction,
+    /// How many milliseconds a command may take before it is logged as slow; 0: none is.
+    pub slow_command_ms: u64,
+    /// Where Prometheus finds metrics: `off`, `unix:PATH`, or a loopback address with a port.
+    pub metrics: String,
     /// Pairs of devices that initiators of one may copy to and from the other.
     pub copy_between: Vec<[String; 2]>,
     /// How long a handler may take to open a device before the tool that enables it gets `ETIMEDOUT`.
@@ -78,6 +82,8 @@ impl Default for Config {
             give_up_seconds: 0,
             hang_seconds: 20,
             hang_action: HangAction::Report,
+            slow_command_ms: 1000,
+            metrics: "off".into(),
             copy_between: Vec::new(),
             open_timeout_seconds: 20,
             check_timeout_seconds: 10,
@@ -154,9 +160,13 @@ impl Config {
     pub fn policies(&self) -> Policies {
         let time = |seconds: u64| (seconds > 0).then(|| Duration::from_secs(seconds));
         let (give_up, hang) = (time(self.give_up_seconds), time(self.hang_seconds));
+        let slow_command = crate::policy::milliseconds(self.slow_command_ms);
         let handlers = self.handler.iter().map(|(name, section)| (name.clone(), section.policy()));
         let devices = self.device.iter().map(|(name, change)| (name.clone(), *change));
-        Policies { general: Policy { give_up, hang, hang_action: self.hang_action }, changes: handlers.chain(devices).collect() }
+        Policies {
+            general: Policy { give_up, hang, hang_action: self.hang_action, slow_command },
+            changes: handlers.chain(devices).collect(),
+        }
     }
 
     /// The devices that one may be copied to and from.
@@ -215,6 +225,11 @@ mod tests {
         assert!(error("log_level = info").ends_with("(text needs quotes)"));
         assert!(error("workers = \"many\"").contains("invalid type: string"));
         assert!(error("netlink_buffer_kib = 1").ends_with("netlink_buffer_kib = 1: 4 to 65536 is needed"));
+        assert_eq!(
+            error("metrics = \"0.0.0.0:9899\""),
+            "tcmu.toml:1: metrics = \"0.0.0.0:9899\": 0.0.0.0 is not a loopback address; whoever can reach it would see your devices: \
+             127.0.0.1:PORT, [::1]:PORT, unix:/PATH or off is needed"
+        );
         assert_eq!(error("open_timeout_seconds = 0"), "tcmu.toml:1: open_timeout_seconds = 0: 1 to 3600 is needed");
     }
 

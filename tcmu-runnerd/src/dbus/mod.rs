@@ -3,8 +3,10 @@
 //! The connection lives on a thread of its own. When the bus goes away, devices go on, and it is connected to again.
 pub mod control;
 pub mod service;
+pub mod statistics;
 
 use std::{
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     thread,
     time::Duration,
@@ -13,7 +15,7 @@ use std::{
 use futures_channel::oneshot;
 use zbus::{Connection, connection::Builder, fdo::RequestNameFlags};
 
-use crate::{protocol::HandlerFacts, supervisor::Happening};
+use crate::{protocol::HandlerFacts, statistics::Statistics, supervisor::Happening};
 
 /// The name that tools look for.
 pub const BUS_NAME: &str = "org.kernel.TCMUService1";
@@ -56,6 +58,29 @@ pub enum Question {
         /// Nothing if it is.
         reply: oneshot::Sender<String>,
     },
+    /// What was done.
+    Statistics {
+        /// All of it.
+        reply: oneshot::Sender<Statistics>,
+    },
+    /// Write each command of a device to a file.
+    StartTrace {
+        /// `user_<hba>/<name>`
+        device: String,
+        /// Open to be written.
+        file: Arc<OwnedFd>,
+        /// Most bytes.
+        limit: u64,
+        /// Whether it has begun, else why not.
+        reply: oneshot::Sender<(bool, String)>,
+    },
+    /// No more of that.
+    StopTrace {
+        /// `user_<hba>/<name>`
+        device: String,
+        /// Whether all is in the file, else why not.
+        reply: oneshot::Sender<(bool, String)>,
+    },
     /// Log more or less.
     SetLogLevel {
         /// A level or filter.
@@ -85,6 +110,8 @@ impl Question {
         if let Question::CheckConfig { reply, .. }
         | Question::SetLogLevel { reply, .. }
         | Question::RestartHandler { reply, .. }
+        | Question::StartTrace { reply, .. }
+        | Question::StopTrace { reply, .. }
         | Question::Reload { reply, .. } = self
         {
             let _ = reply.send((yes, message));
@@ -95,6 +122,13 @@ impl Question {
     pub fn answer_text(self, text: String) {
         if let Question::ConfigProblem { reply } = self {
             let _ = reply.send(text);
+        }
+    }
+
+    /// Answers [`Question::Statistics`].
+    pub fn answer_statistics(self, statistics: Statistics) {
+        if let Question::Statistics { reply } = self {
+            let _ = reply.send(statistics);
         }
     }
 
@@ -196,6 +230,7 @@ impl Bus {
 async fn connect(shared: &Shared) -> zbus::Result<Connection> {
     let handlers = lock(&shared.handlers).clone();
     let builder = service::serve(Builder::system()?, &shared.supervisor, &handlers)?;
+    let builder = statistics::serve(builder, &shared.supervisor)?;
     let connection = control::serve(builder, &shared.supervisor)?.build().await?;
     // Neither taken from another daemon nor given to one.
     connection.request_name_with_flags(BUS_NAME, RequestNameFlags::DoNotQueue.into()).await?;
@@ -229,10 +264,13 @@ mod tests {
                     Question::CheckConfig { .. }
                     | Question::SetLogLevel { .. }
                     | Question::RestartHandler { .. }
+                    | Question::StartTrace { .. }
+                    | Question::StopTrace { .. }
                     | Question::Reload { .. } => {
                         question.answer_check(false, "the path is wrong".into());
                     }
                     Question::ConfigProblem { .. } => question.answer_text("x:1: wrong".into()),
+                    Question::Statistics { .. } => question.answer_statistics(crate::statistics::tests::sample()),
                     Question::Handlers { .. } | Question::Devices { .. } => {
                         question.answer_rows(vec![vec![
                             ("size".into(), Field::Number(5)),
@@ -249,6 +287,7 @@ mod tests {
                 let supervisor = Supervisor(happenings);
                 let builder = Builder::async_io_unix_stream(ours).server(guid).unwrap().p2p();
                 let builder = service::serve(builder, &supervisor, &[facts("file"), facts("alloc")]).unwrap();
+                let builder = statistics::serve(builder, &supervisor).unwrap();
                 control::serve(builder, &supervisor).unwrap().build().await.unwrap()
             })
         });
@@ -297,6 +336,18 @@ mod tests {
         assert!(!check("").0);
         let long = format!("file/{}", "x".repeat(70_000));
         assert_eq!(check(&long), (false, "a config string has at most 4096 bytes, this one has 70000".into()));
+    }
+
+    #[test]
+    fn statistics_arrive_as_they_were_sent() {
+        let (_server, client) = connected();
+        let of = |method: &str| -> Vec<std::collections::HashMap<String, zbus::zvariant::OwnedValue>> {
+            call(&client, control::PATH, statistics::INTERFACE, method, &()).unwrap()
+        };
+        let sample = crate::statistics::tests::sample();
+        let figures = |method| of(method).into_iter().map(statistics::figures).next().unwrap();
+        assert_eq!(crate::statistics::DeviceStatistics::of(&figures("Devices")), sample.devices[0]);
+        assert_eq!(crate::statistics::HandlerStatistics::of(&figures("Handlers")), sample.handlers[0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 use tcmu::{
     BackstoreId, Roots,
     configfs::Backstore,
-    server::{Attach, Attached},
+    server::{Attach, Attached, counters::Page},
 };
 use tcmu_handler_api::{
     host::{Events, Level, OpenSpec},
@@ -18,10 +18,7 @@ use tcmu_handler_api::{
 };
 
 use super::{Host, to_tracing};
-use crate::protocol::{Counters, DeviceChange, DeviceSpec, Doing, FromHost, Outcome};
-
-/// Devices whose counters go into one message.
-const COUNTERS: usize = 200;
+use crate::protocol::{DeviceChange, DeviceSpec, Doing, FromHost, Outcome};
 
 /// A device that is being opened, served, or closed: locked meanwhile.
 type Place = Arc<Mutex<Option<Box<Attached>>>>;
@@ -31,6 +28,8 @@ pub(super) struct Held {
     pub(super) spec: DeviceSpec,
     /// The UIO descriptor, for the next supervisor.
     pub(super) fd: Arc<OwnedFd>,
+    /// Where its counters are, likewise.
+    pub(super) page: Option<Arc<OwnedFd>>,
     pub(super) doing: Doing,
     place: Place,
 }
@@ -103,12 +102,13 @@ impl Host {
         line.say(&FromHost::Answer { id, outcome });
     }
 
-    pub(super) fn open(self: &Arc<Host>, id: u64, spec: DeviceSpec, fd: Option<OwnedFd>) {
+    pub(super) fn open(self: &Arc<Host>, id: u64, spec: DeviceSpec, fd: Option<OwnedFd>, page: Option<OwnedFd>) {
         let Some(fd) = fd.map(Arc::new) else {
             return self.answer(id, &Err(Refusal::invalid("the UIO descriptor is missing")));
         };
-        let place = Place::default();
-        let held = Held { spec: spec.clone(), fd: fd.clone(), doing: Doing::Opening { id }, place: place.clone() };
+        let (page, place) = (page.map(Arc::new), Place::default());
+        let held =
+            Held { spec: spec.clone(), fd: fd.clone(), page: page.clone(), doing: Doing::Opening { id }, place: place.clone() };
         let name = spec.name.clone();
         {
             let mut devices = self.devices();
@@ -122,12 +122,22 @@ impl Host {
             let mut slot = place.lock().unwrap_or_else(PoisonError::into_inner);
             let backstore: BackstoreId = spec.name.parse().map_err(|error| Refusal::invalid(format!("{error}")))?;
             let fd = fd.as_fd().try_clone_to_owned().map_err(|error| Refusal::new(libc::EMFILE, error.to_string()))?;
-            *slot = Some(host.attach(&spec, &backstore, fd)?);
+            let counters = match &page {
+                Some(page) => Page::shared(page).map_err(|error| Refusal::new(libc::EIO, format!("its counters: {error}")))?,
+                None => Page::private(),
+            };
+            *slot = Some(host.attach(&spec, &backstore, fd, counters)?);
             Ok(Ended::Opened)
         });
     }
 
-    fn attach(self: &Arc<Host>, spec: &DeviceSpec, id: &BackstoreId, fd: OwnedFd) -> Result<Box<Attached>, Refusal> {
+    fn attach(
+        self: &Arc<Host>,
+        spec: &DeviceSpec,
+        id: &BackstoreId,
+        fd: OwnedFd,
+        counters: Page,
+    ) -> Result<Box<Attached>, Refusal> {
         let mut info = DeviceInfo::new(spec.size, spec.block_size);
         info.set_flags(DeviceFlags::WRITE_CACHE, true);
         let events = Arc::new(DeviceEvents { name: spec.name.clone(), host: Arc::downgrade(self) });
@@ -150,6 +160,8 @@ impl Host {
             known_size: spec.take_over.then_some(spec.size),
             write_cache: spec.write_cache,
             copies_with: spec.copies_with.clone(),
+            counters,
+            slow: slow(spec.slow_command_ms),
         };
         let (failures, name) = (self.failures.clone(), spec.name.clone());
         // On a thread that serves others too, so it only passes it on.
@@ -202,30 +214,12 @@ impl Host {
         });
     }
 
-    /// Tells the counters of all devices.
-    pub(super) fn counters(&self, id: u64) {
-        let rows = self.each(|name, attached| {
-            let counters = attached.counters();
-            let counters = Counters {
-                commands: counters.commands,
-                reads: counters.reads,
-                writes: counters.writes,
-                bytes_read: counters.bytes_read,
-                bytes_written: counters.bytes_written,
-                errors: counters.errors,
-                in_flight: counters.in_flight,
-                size: attached.info().size(),
-            };
-            Some((name.to_owned(), counters))
-        });
-        let mut line = self.line();
-        let mut parts = rows.chunks(COUNTERS).peekable();
-        if parts.peek().is_none() {
-            line.say(&FromHost::Counters { id, devices: Vec::new(), last: true });
+    /// Commands of a device that take longer are logged from now on.
+    pub(super) fn set_slow(&self, name: &str, ms: u64) {
+        if let Some(held) = self.devices().get_mut(name) {
+            held.spec.slow_command_ms = ms;
         }
-        while let Some(part) = parts.next() {
-            line.say(&FromHost::Counters { id, devices: part.to_vec(), last: parts.peek().is_none() });
-        }
+        self.with_attached(name, |attached| attached.set_slow(slow(ms)));
     }
 
     /// Something of each device that is not being opened, closed or changed at the moment.
@@ -238,15 +232,17 @@ impl Host {
         places.iter().filter_map(one).collect()
     }
 
-    fn with_attached(&self, name: &str, run: impl FnOnce(&Attached)) {
-        let place = self.devices().get(name).map(|held| held.place.clone());
-        if let Some(place) = place
-            && let Ok(slot) = place.try_lock()
-            && let Some(attached) = slot.as_ref()
-        {
-            run(attached);
-        }
+    /// Something of a device, unless it is being opened, closed or changed at the moment.
+    pub(super) fn with_attached<T>(&self, name: &str, run: impl FnOnce(&Attached) -> T) -> Option<T> {
+        let place = self.devices().get(name).map(|held| held.place.clone())?;
+        let slot = place.try_lock().ok()?;
+        slot.as_ref().map(|attached| run(attached))
     }
+}
+
+/// The limit of a command's time.
+fn slow(ms: u64) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms))
 }
 
 /// How a request ended well.

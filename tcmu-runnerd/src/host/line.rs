@@ -35,9 +35,9 @@ impl Line {
         }
     }
 
-    pub(super) fn say_with(&mut self, message: &FromHost, fd: BorrowedFd<'_>) {
+    pub(super) fn say_with(&mut self, message: &FromHost, fds: &[BorrowedFd<'_>]) {
         if let Some(channel) = &self.0 {
-            let _ = channel.send(message, Some(fd));
+            let _ = channel.send_with(message, fds);
         }
     }
 
@@ -54,7 +54,7 @@ pub(super) enum Event {
     /// Somebody is the supervisor from now on; this is the way to it.
     Supervisor(Channel),
     /// The supervisor says this.
-    Said(ToHost, Option<OwnedFd>),
+    Said(ToHost, Vec<OwnedFd>),
     /// The supervisor is gone.
     Alone,
     /// Time passed.
@@ -127,8 +127,8 @@ impl Lines {
 
     fn listen(&mut self) -> Event {
         let Some(supervisor) = &self.supervisor else { return Event::Nothing };
-        match supervisor.receive() {
-            Ok(Some((message, fd))) => return Event::Said(message, fd),
+        match supervisor.receive_with() {
+            Ok(Some((message, fds))) => return Event::Said(message, fds),
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "the supervisor says what makes no sense"),
         }

@@ -8,8 +8,10 @@
 //! |---|---|
 //! | `devices` | the devices, and what the supervisor wants of them |
 //! | `line` | who the supervisor is |
+//! | `recorder` | writes traces |
 mod devices;
 mod line;
+mod recorder;
 
 use std::{
     collections::HashMap,
@@ -27,6 +29,7 @@ use std::{
 
 use devices::{Held, refused};
 use line::{Line, Lines};
+use recorder::Trace;
 use tcmu::server::{IoEngine, Server, ServerOptions};
 use tcmu_handler_api::{
     host::{Level, Plugin, log_to},
@@ -150,6 +153,7 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
         line: Mutex::default(),
         devices: Mutex::default(),
         failures,
+        traces: Mutex::default(),
         alive_ms: AtomicU64::new(5000),
         watch: OnceLock::new(),
     });
@@ -171,6 +175,8 @@ struct Host {
     /// Never locked while a handler is called.
     devices: Mutex<HashMap<String, Held>>,
     failures: Sender<(String, String)>,
+    /// By device.
+    traces: Mutex<HashMap<String, Trace>>,
     /// See [`ToHost::Settings`].
     alive_ms: AtomicU64,
     /// The thread that counts by it.
@@ -184,7 +190,7 @@ impl Host {
         loop {
             match lines.next(ORPHAN / 4)? {
                 line::Event::Said(ToHost::End, _) => return Ok(()),
-                line::Event::Said(message, fd) => self.handle(message, fd),
+                line::Event::Said(message, fds) => self.handle(message, fds),
                 line::Event::Supervisor(channel) => {
                     orphan = None;
                     self.greet(channel, facts)?;
@@ -211,13 +217,15 @@ impl Host {
         line.connect(channel);
         line.say(&FromHost::Ready(facts.clone()));
         for held in self.devices().values() {
-            line.say_with(&FromHost::Has { device: held.spec.clone(), doing: held.doing.clone() }, held.fd.as_fd());
+            let fds: Vec<_> = [&held.fd].into_iter().chain(&held.page).map(|fd| fd.as_fd()).collect();
+            line.say_with(&FromHost::Has { device: held.spec.clone(), doing: held.doing.clone() }, &fds);
         }
         line.say(&FromHost::ThatIsAll);
         Ok(())
     }
 
-    fn handle(self: &Arc<Host>, message: ToHost, fd: Option<OwnedFd>) {
+    fn handle(self: &Arc<Host>, message: ToHost, fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
         match message {
             ToHost::Settings { log_level, alive_ms } => {
                 logging::set_level(&log_level);
@@ -231,10 +239,19 @@ impl Host {
                     tracing::error!(%error, "no thread for a request of the supervisor");
                 }
             }
-            ToHost::Open { id, device } => self.open(id, device, fd),
+            ToHost::Open { id, device } => self.open(id, device, fds.next(), fds.next()),
             ToHost::Close { id, device, within_ms } => self.close(id, &device, Duration::from_millis(within_ms)),
             ToHost::Reconfigure { id, device, change } => self.reconfigure(id, &device, change),
-            ToHost::Counters { id } => self.counters(id),
+            ToHost::SlowCommand { device, ms } => self.set_slow(&device, ms),
+            ToHost::StartTrace { id, device, limit } => self.answer(id, &self.start_trace(&device, fds.next(), limit)),
+            ToHost::StopTrace { id, device } => {
+                // It waits for the file.
+                let host = self.clone();
+                let stop = move || host.answer(id, &host.stop_trace(&device));
+                if let Err(error) = thread::Builder::new().name("tcmu-trace-end".into()).spawn(stop) {
+                    tracing::error!(%error, "no thread for a request of the supervisor");
+                }
+            }
             ToHost::Hello { .. } | ToHost::End => {}
         }
     }
@@ -267,6 +284,10 @@ impl Host {
 
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn traces(&self) -> MutexGuard<'_, HashMap<String, Trace>> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn devices(&self) -> MutexGuard<'_, HashMap<String, Held>> {

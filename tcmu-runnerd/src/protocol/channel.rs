@@ -21,6 +21,9 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Most bytes of a message.
 const MAX_MESSAGE: usize = 64 << 10;
 
+/// Most descriptors of a message.
+pub const MAX_FDS: usize = 2;
+
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 8;
 
@@ -112,24 +115,28 @@ impl Channel {
 
     /// Sends a message, with a descriptor if there is one. Blocks while the other side's buffer is full.
     pub fn send(&self, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        self.send_with(message, fd, SendFlags::NOSIGNAL)
+        self.send_with(message, fd.as_slice())
+    }
+
+    /// As [`Channel::send`], with up to [`MAX_FDS`] descriptors.
+    pub fn send_with(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_flags(message, fds, SendFlags::NOSIGNAL)
     }
 
     /// Sends a message, or fails with `WouldBlock` if the other side's buffer is full.
     pub fn send_now(&self, message: &impl Serialize) -> io::Result<()> {
-        self.send_with(message, None, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+        self.send_flags(message, &[], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
     }
 
-    fn send_with(&self, message: &impl Serialize, fd: Option<BorrowedFd<'_>>, flags: SendFlags) -> io::Result<()> {
+    fn send_flags(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         // The other side would get a part of it, and end.
         if bytes.len() > MAX_MESSAGE {
             return Err(Errno::MSGSIZE.into());
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let fds = fd.map(|fd| [fd]);
-        if let Some(fds) = &fds {
+        if !fds.is_empty() {
             ancillary.push(SendAncillaryMessage::ScmRights(fds));
         }
         loop {
@@ -141,10 +148,15 @@ impl Channel {
         }
     }
 
-    /// Receives a message and the descriptor that came with it. `None`: the other side is gone.
+    /// Receives a message and the first descriptor that came with it. `None`: the other side is gone.
     pub fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+        Ok(self.receive_with()?.map(|(message, fds)| (message, fds.into_iter().next())))
+    }
+
+    /// Receives a message and all descriptors that came with it. `None`: the other side is gone.
+    pub fn receive_with<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             match recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
@@ -153,14 +165,16 @@ impl Channel {
                 other => break other?,
             }
         };
-        let fd = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
+        let mut fds = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                fds.extend(more);
+            }
+        }
         if received.bytes == 0 {
             return Ok(None);
         }
-        Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, fd)))
+        Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, fds)))
     }
 }
 

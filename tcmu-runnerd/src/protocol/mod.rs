@@ -16,7 +16,7 @@ pub use channel::{Channel, Listener};
 use serde::{Deserialize, Serialize};
 
 /// The version of everything here but the two `Hello`, which stay as they are. Counted up when one side could not live with the other.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a handler is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,6 +84,8 @@ pub struct DeviceSpec {
     pub write_cache: Option<bool>,
     /// Names of devices that initiators may copy to and from this one.
     pub copies_with: Vec<String>,
+    /// Commands that take longer are logged; 0: none is.
+    pub slow_command_ms: u64,
 }
 
 /// What a host is doing with a device. `id` is that of the request whose answer is still to come.
@@ -133,7 +135,7 @@ pub enum ToHost {
         id: u64,
         config: String,
     },
-    /// With the UIO descriptor.
+    /// With the UIO descriptor, and a page for its counters ([`tcmu::server::counters::Page`]).
     Open {
         id: u64,
         device: DeviceSpec,
@@ -148,9 +150,20 @@ pub enum ToHost {
         device: String,
         change: DeviceChange,
     },
-    /// Of all its devices.
-    Counters {
+    /// From now on; see [`DeviceSpec::slow_command_ms`].
+    SlowCommand {
+        device: String,
+        ms: u64,
+    },
+    /// Begin to write each command to the file that comes with this, up to `limit` bytes.
+    StartTrace {
         id: u64,
+        device: String,
+        limit: u64,
+    },
+    StopTrace {
+        id: u64,
+        device: String,
     },
     /// It is needed no more. A host whose connection ends without this goes on, and waits for the next supervisor.
     End,
@@ -166,20 +179,6 @@ pub enum Outcome {
         errno: i32,
         message: String,
     },
-}
-
-/// What was done for a device; see [`tcmu::server::Counters`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Counters {
-    pub commands: u64,
-    pub reads: u64,
-    pub writes: u64,
-    pub bytes_read: u64,
-    pub bytes_written: u64,
-    pub errors: u64,
-    pub in_flight: u64,
-    pub size: u64,
 }
 
 /// From a host to the supervisor.
@@ -198,7 +197,7 @@ pub enum FromHost {
     Unloadable {
         reason: String,
     },
-    /// A device that it has, with its UIO descriptor.
+    /// A device that it has, with its UIO descriptor and the page of its counters.
     Has {
         device: DeviceSpec,
         doing: Doing,
@@ -208,12 +207,6 @@ pub enum FromHost {
     Answer {
         id: u64,
         outcome: Outcome,
-    },
-    /// The counters of some devices; there are more unless `last`.
-    Counters {
-        id: u64,
-        devices: Vec<(String, Counters)>,
-        last: bool,
     },
     /// A device can't be served any more.
     DeviceFailed {
@@ -244,6 +237,7 @@ mod tests {
             map_size: 4096,
             take_over: true,
             copies_with: vec!["user_1/b".into()],
+            slow_command_ms: 1000,
         }
     }
 
@@ -254,13 +248,25 @@ mod tests {
         let file = std::fs::File::open("/dev/null").unwrap();
         let sent = ToHost::Open { id: u64::MAX, device: spec() };
         a.send(&sent, Some(file.as_fd())).unwrap();
-        a.send(&ToHost::Counters { id: 1 }, None).unwrap();
+        a.send(&ToHost::StopTrace { id: 1, device: "user_0/a".into() }, None).unwrap();
         let (got, fd) = b.receive::<ToHost>().unwrap().unwrap();
         assert_eq!(got, sent);
         assert!(fd.is_some());
-        assert!(matches!(b.receive::<ToHost>().unwrap().unwrap(), (ToHost::Counters { .. }, None)));
+        assert!(matches!(b.receive::<ToHost>().unwrap().unwrap(), (ToHost::StopTrace { .. }, None)));
         drop(a);
         assert!(b.receive::<ToHost>().unwrap().is_none());
+    }
+
+    #[test]
+    fn several_descriptors_arrive_in_their_order() {
+        let (a, b) = Channel::pair().unwrap();
+        let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+        files[1].set_len(7).unwrap();
+        let message = ToHost::Open { id: 1, device: spec() };
+        a.send_with(&message, &[files[0].as_fd(), files[1].as_fd()]).unwrap();
+        let (got, fds) = Channel::from_fd(b).receive_with::<ToHost>().unwrap().unwrap();
+        let sizes: Vec<i64> = fds.iter().map(|fd| rustix::fs::fstat(fd).unwrap().st_size).collect();
+        assert_eq!((got, sizes), (message, vec![0, 7]));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) struct Adopted {
     pub(super) facts: HostFacts,
     pub(super) running: Running,
     pub(super) devices: Vec<(Found, Prepared)>,
+    /// The pages of their counters.
+    pub(super) pages: Vec<(BackstoreId, OwnedFd)>,
 }
 
 /// A host of an earlier supervisor that is kept.
@@ -34,6 +36,7 @@ pub(super) struct Kept {
     key: HostKey,
     name: HostName,
     devices: Vec<(Found, Prepared)>,
+    pages: Vec<(BackstoreId, OwnedFd)>,
 }
 
 impl Supervisor {
@@ -42,7 +45,7 @@ impl Supervisor {
         // Those that serve come first: of two that could take each other's place they are the ones to stay.
         adopted.sort_by_key(|adopted| adopted.devices.is_empty());
         let mut kept = Vec::new();
-        for Adopted { facts, running, devices } in adopted {
+        for Adopted { facts, running, devices, pages } in adopted {
             let host = Host::adopted(facts, running);
             let Some(name) = host.name() else { continue };
             let other = self.key_of(&name).is_some();
@@ -60,14 +63,15 @@ impl Supervisor {
             let key = self.next_host;
             self.next_host += 1;
             self.hosts.insert(key, host);
-            kept.push(Kept { key, name, devices });
+            kept.push(Kept { key, name, devices, pages });
         }
         kept
     }
 
     /// Goes on with the devices of hosts that are kept, and with those that a tool waits for since nobody was there.
     pub(super) fn go_on_with(&mut self, adopted: Vec<Kept>, mut pending: Vec<Input>) {
-        for Kept { key, name, devices } in adopted {
+        for Kept { key, name, devices, pages } in adopted {
+            pages.into_iter().for_each(|(id, page)| self.pages.keep(id, &name.subtype, page));
             self.machine.add_handler(&name.subtype);
             let (mut found, prepared): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
             for (found, prepared) in found.iter().zip(prepared) {
@@ -101,12 +105,12 @@ pub(super) fn adopt(run: &RunDir) -> Vec<Adopted> {
     let mut adopted = Vec::new();
     for (socket, (channel, process)) in asked {
         match answer(&channel) {
-            Ok((facts, devices)) => {
+            Ok((facts, devices, pages)) => {
                 let names: Vec<String> = devices.iter().map(|(found, _)| found.name.id.to_string()).collect();
                 let (handler, pid) = (&facts.handler.subtype, process.pid());
                 tracing::info!(handler, pid, devices = names.join(" "), "its host goes on");
                 match Running::new(process, channel, socket) {
-                    Ok(running) => adopted.push(Adopted { facts, running, devices }),
+                    Ok(running) => adopted.push(Adopted { facts, running, devices, pages }),
                     Err(error) => tracing::error!(%error, "no thread for a handler host"),
                 }
             }
@@ -145,9 +149,10 @@ fn ask(socket: &Path) -> Option<(Channel, Process)> {
     Some((channel, process))
 }
 
-fn answer(channel: &Channel) -> anyhow::Result<(HostFacts, Vec<(Found, Prepared)>)> {
+#[expect(clippy::type_complexity)]
+fn answer(channel: &Channel) -> anyhow::Result<(HostFacts, Vec<(Found, Prepared)>, Vec<(BackstoreId, OwnedFd)>)> {
     let next = || {
-        let said = channel.receive::<FromHost>().context("it does not say what it is and has")?;
+        let said = channel.receive_with::<FromHost>().context("it does not say what it is and has")?;
         said.context("it ended")
     };
     match next()?.0 {
@@ -162,16 +167,22 @@ fn answer(channel: &Channel) -> anyhow::Result<(HostFacts, Vec<(Found, Prepared)
         FromHost::Unloadable { reason } => bail!(reason),
         other => bail!("it says {other:?} and not what it is"),
     };
-    let mut devices = Vec::new();
+    let (mut devices, mut pages) = (Vec::new(), Vec::new());
     loop {
         match next()? {
-            (FromHost::Has { device, doing }, Some(fd)) => devices.push(found(&facts, device, doing, fd)?),
+            (FromHost::Has { device, doing }, fds) => {
+                let mut fds = fds.into_iter();
+                let (fd, page) = (fds.next().context("it has a device without its descriptor")?, fds.next());
+                let (found, prepared) = found(&facts, device, doing, fd)?;
+                pages.extend(page.map(|page| (found.name.id.clone(), page)));
+                devices.push((found, prepared));
+            }
             (FromHost::ThatIsAll, _) => break,
             (other, _) => bail!("it says {other:?} and not what it has"),
         }
     }
     channel.wait_at_most(None)?;
-    Ok((facts, devices))
+    Ok((facts, devices, pages))
 }
 
 fn found(facts: &HostFacts, device: DeviceSpec, doing: Doing, fd: OwnedFd) -> anyhow::Result<(Found, Prepared)> {

@@ -68,7 +68,7 @@ pub(super) struct Running {
     process: Arc<Process>,
     channel: Channel,
     /// What is sent goes through a thread: a process that doesn't listen keeps nobody waiting.
-    outbox: Sender<(ToHost, Option<Arc<OwnedFd>>)>,
+    outbox: Sender<(ToHost, Vec<Arc<OwnedFd>>)>,
     socket: PathBuf,
     generation: u64,
     ready: Option<Instant>,
@@ -83,12 +83,13 @@ pub(super) struct Running {
 impl Running {
     /// A process that can be reached: begins to send, and to listen.
     pub(super) fn new(process: Process, channel: Channel, socket: PathBuf) -> io::Result<Running> {
-        let (outbox, inbox) = mpsc::channel::<(ToHost, Option<Arc<OwnedFd>>)>();
+        let (outbox, inbox) = mpsc::channel::<(ToHost, Vec<Arc<OwnedFd>>)>();
         let sending = channel.try_clone()?;
         thread::Builder::new().name("host-speaker".into()).spawn(move || {
-            for (message, fd) in inbox {
+            for (message, fds) in inbox {
+                let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                 // A host that can't be reached is about to be reported gone.
-                if let Err(error) = sending.send(&message, fd.as_ref().map(|fd| fd.as_fd())) {
+                if let Err(error) = sending.send_with(&message, &fds) {
                     tracing::debug!(%error, "a handler host cannot be reached");
                     return;
                 }
@@ -133,8 +134,8 @@ impl Running {
         self.ready
     }
 
-    pub(super) fn send(&self, message: ToHost, fd: Option<Arc<OwnedFd>>) {
-        let _ = self.outbox.send((message, fd));
+    pub(super) fn send(&self, message: ToHost, fds: Vec<Arc<OwnedFd>>) {
+        let _ = self.outbox.send((message, fds));
     }
 
     pub(super) fn kill(&self) {
@@ -143,7 +144,7 @@ impl Running {
 
     /// Lets the process end. [`Running::bury`] waits for it.
     pub(super) fn end(&self) {
-        self.send(ToHost::End, None);
+        self.send(ToHost::End, Vec::new());
     }
 
     /// Waits a little for the process that was told to end, then insists.
@@ -284,7 +285,7 @@ impl Host {
         drop(command);
         let process = Process::new(rustix::process::Pid::from_child(&child));
         let running = self.listen(key, Running::new(process, channel, socket)?, happenings)?;
-        running.send(ToHost::Hello { protocol: PROTOCOL }, None);
+        running.send(ToHost::Hello { protocol: PROTOCOL }, Vec::new());
         Ok(running)
     }
 
@@ -355,8 +356,12 @@ impl Host {
     }
 
     pub(super) fn send(&self, message: ToHost, fd: Option<Arc<OwnedFd>>) {
+        self.send_with(message, fd.into_iter().collect());
+    }
+
+    pub(super) fn send_with(&self, message: ToHost, fds: Vec<Arc<OwnedFd>>) {
         if let Some(running) = &self.running {
-            running.send(message, fd);
+            running.send(message, fds);
         }
     }
 

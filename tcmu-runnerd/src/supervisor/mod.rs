@@ -9,6 +9,7 @@
 //! | `adoption` | hosts that an earlier supervisor left |
 //! | `loading` | plugins that become handlers, or don't |
 //! | `replacement` | hosts and the daemon itself exchanged for newer ones |
+//! | `statistics` | what was done for devices, as it is in shared memory |
 //! | `questions` | what the bus asks |
 //! | `settings` | the configuration, read again |
 mod adoption;
@@ -20,6 +21,7 @@ mod process;
 mod questions;
 mod replacement;
 mod settings;
+mod statistics;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -32,10 +34,11 @@ use std::{
 use hosts::{Host, HostKey};
 use kernel::{Kernel, Prepared};
 use machine::{Action, HostName, Input, Machine, Settings, State};
-use questions::{Gathering, Waiting};
+use questions::Waiting;
 pub use replacement::successor_answer;
 use replacement::{Handover, Replacement};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use statistics::Pages;
 use tcmu::{BackstoreId, Roots, configfs::BackstoreFacts};
 
 use crate::{
@@ -112,6 +115,7 @@ pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
         }
     };
     supervisor.go_on_with(adopted, pending);
+    supervisor.start_metrics();
     supervisor.rescan();
     supervisor.name_unknown_handlers();
     supervisor.watch_config();
@@ -137,8 +141,8 @@ struct Supervisor {
     kernel: Option<Kernel>,
     bus: Option<Bus>,
     prepared: HashMap<BackstoreId, Prepared>,
+    pages: Pages,
     waiting: HashMap<u64, (Waiting, Instant)>,
-    gatherings: HashMap<u64, Gathering>,
     next_request: u64,
     /// When hosts are looked for next.
     look: Instant,
@@ -177,8 +181,8 @@ impl Supervisor {
             kernel: None,
             bus: None,
             prepared: HashMap::new(),
+            pages: Pages::default(),
             waiting: HashMap::new(),
-            gatherings: HashMap::new(),
             next_request: OWN_REQUESTS + first_request(),
             look: Instant::now(),
             replacements: Vec::new(),
@@ -220,9 +224,8 @@ impl Supervisor {
     fn next_deadline(&self) -> Option<Instant> {
         let hosts = self.hosts.values().filter_map(Host::restart_at);
         let waiting = self.waiting.values().map(|(_, deadline)| *deadline);
-        let gatherings = self.gatherings.values().map(|gathering| gathering.deadline);
         let own = self.machine.next_tick().into_iter().chain(self.end).chain(self.replacement_deadline());
-        hosts.chain(waiting).chain(gatherings).chain(own).chain(self.watchdog.next()).chain([self.look]).min()
+        hosts.chain(waiting).chain(own).chain(self.watchdog.next()).chain([self.look]).min()
     }
 
     fn time_passes(&mut self) {
@@ -238,10 +241,6 @@ impl Supervisor {
                 let seconds = self.config.check_timeout_seconds;
                 question.answer_check(false, format!("the handler did not answer within {seconds} s"));
             }
-        }
-        let late: Vec<u64> = self.gatherings.iter().filter(|(_, g)| g.deadline <= now).map(|(key, _)| *key).collect();
-        for key in late {
-            self.gathered(key);
         }
         self.replacements_wait();
         if self.look <= now {
@@ -358,6 +357,9 @@ impl Supervisor {
             Action::Unblock { id } => kernel.unblock(&id),
             Action::Release { id } => {
                 self.prepared.remove(&id);
+                if !self.machine.devices().contains_key(&id) {
+                    self.pages.retire(&id);
+                }
             }
             Action::FailCommands { id } => kernel.fail_commands(&id),
             Action::KeepCachesOff { devices } => {
@@ -396,8 +398,10 @@ impl Supervisor {
         self.add_host(host);
     }
 
-    fn send_open(&self, request: u64, id: &BackstoreId, host: &HostName, take_over: bool) {
+    fn send_open(&mut self, request: u64, id: &BackstoreId, host: &HostName, take_over: bool) {
         let (Some(prepared), Some(device)) = (self.prepared.get(id), self.machine.devices().get(id)) else { return };
+        let page = self.pages.of(id, &device.name.subtype);
+        let slow = self.config.policies().of(&device.name.subtype, id).slow_command;
         let device = DeviceSpec {
             name: id.to_string(),
             minor: device.minor,
@@ -409,9 +413,11 @@ impl Supervisor {
             take_over,
             write_cache: device.write_cache,
             copies_with: self.config.copies_with(&id.to_string()),
+            slow_command_ms: slow.map_or(0, |time| time.as_millis() as u64),
         };
+        let fds = [prepared.fd.clone()].into_iter().chain(page).collect();
         if let Some(host) = self.host_of(host) {
-            host.send(ToHost::Open { id: request, device }, Some(prepared.fd.clone()));
+            host.send_with(ToHost::Open { id: request, device }, fds);
         }
     }
 
@@ -450,7 +456,6 @@ impl Supervisor {
                 self.input(Input::Answer { request: id, outcome });
                 self.start_standby(key, Instant::now());
             }
-            FromHost::Counters { id, devices, last } => self.counted(id, devices, last),
             FromHost::DeviceFailed { device, reason } => {
                 if let Ok(id) = device.parse() {
                     self.input(Input::DeviceFailed { id, reason });

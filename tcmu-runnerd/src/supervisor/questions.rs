@@ -1,38 +1,23 @@
 //! Questions from the bus: those that hosts have to be asked for wait here until they answered, or time is up.
-use std::{
-    collections::{HashMap, HashSet},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use tcmu::BackstoreId;
+use tcmu::{BackstoreId, server::counters::Counters};
 
 use super::{
     Supervisor,
     hosts::Host,
-    machine::{self, HostName, State},
+    machine::{self, HostName},
     replacement::is_outdated,
 };
 use crate::{
     dbus::{Field, Question, Row},
     logging,
-    protocol::{Counters, Outcome, ToHost},
+    protocol::{Outcome, ToHost},
 };
-
-/// How long hosts may take to tell their counters.
-const COUNT: Duration = Duration::from_secs(2);
 
 /// What an answer of a host is for.
 pub(super) enum Waiting {
     Check(Question),
-    Counters { gather: u64 },
-}
-
-/// An answer about all devices that is being put together.
-pub(super) struct Gathering {
-    question: Question,
-    missing: usize,
-    counters: HashMap<BackstoreId, Counters>,
-    pub(super) deadline: Instant,
 }
 
 impl Supervisor {
@@ -58,8 +43,10 @@ impl Supervisor {
                 let rows = self.hosts.values().filter(|host| host.device.is_none()).map(handler_row).collect();
                 question.answer_rows(rows);
             }
-            Question::Devices { .. } => self.gather(question),
+            Question::Devices { .. } => question.answer_rows(self.device_rows()),
             Question::ConfigProblem { .. } => question.answer_text(self.config_problem.clone().unwrap_or_default()),
+            Question::Statistics { .. } => question.answer_statistics(self.statistics()),
+            Question::StartTrace { .. } | Question::StopTrace { .. } => self.trace(question),
             Question::RestartHandler { subtype, .. } => {
                 let subtype = subtype.clone();
                 self.restart_handler(&subtype, question);
@@ -80,24 +67,6 @@ impl Supervisor {
         }
     }
 
-    fn gather(&mut self, question: Question) {
-        // A host that is not heard of keeps nobody waiting.
-        let asked = |host: &HostName| self.host_of(host).and_then(|host| host.running.as_ref()).is_some_and(|r| r.missed < 2);
-        let serving = self.machine.devices().values().filter(|device| device.state == State::Serving);
-        let hosts: HashSet<HostName> = serving.map(|device| device.host.clone()).filter(asked).collect();
-        self.next_request += 1;
-        let key = self.next_request;
-        let gathering = Gathering { question, missing: hosts.len(), counters: HashMap::new(), deadline: Instant::now() + COUNT };
-        self.gatherings.insert(key, gathering);
-        for host in &hosts {
-            let request = self.request(Waiting::Counters { gather: key }, COUNT);
-            self.send(host, ToHost::Counters { id: request });
-        }
-        if hosts.is_empty() {
-            self.gathered(key);
-        }
-    }
-
     pub(super) fn answered(&mut self, request: u64, outcome: Outcome) {
         if let Some((Waiting::Check(question), _)) = self.waiting.remove(&request) {
             match outcome {
@@ -107,37 +76,14 @@ impl Supervisor {
         }
     }
 
-    /// A host tells counters; there are more unless `last`.
-    pub(super) fn counted(&mut self, request: u64, devices: Vec<(String, Counters)>, last: bool) {
-        let Some((Waiting::Counters { gather }, _)) = self.waiting.get(&request) else { return };
-        let gather = *gather;
-        if last {
-            self.waiting.remove(&request);
-        }
-        let Some(gathering) = self.gatherings.get_mut(&gather) else { return };
-        gathering.counters.extend(devices.into_iter().filter_map(|(device, counters)| Some((device.parse().ok()?, counters))));
-        if last {
-            gathering.missing -= 1;
-            if gathering.missing == 0 {
-                self.gathered(gather);
-            }
-        }
-    }
-
-    pub(super) fn gathered(&mut self, key: u64) {
-        let Some(gathering) = self.gatherings.remove(&key) else { return };
-        let rows = self
-            .machine
-            .devices()
-            .iter()
-            .map(|(id, device)| {
-                let pid = self.host_of(&device.host).and_then(Host::pid).unwrap_or(0);
-                let size = self.prepared.get(id).map_or(0, |prepared| prepared.facts.size);
-                let killed = self.machine.is_killed(&device.host);
-                device_row(id, device, killed, gathering.counters.get(id), size, pid)
-            })
-            .collect();
-        gathering.question.answer_rows(rows);
+    fn device_rows(&self) -> Vec<Row> {
+        let row = |(id, device): (&BackstoreId, &machine::Device)| {
+            let pid = self.host_of(&device.host).and_then(Host::pid).unwrap_or(0);
+            let size = self.prepared.get(id).map_or(0, |prepared| prepared.facts.size);
+            let counters = self.pages.read(id);
+            device_row(id, device, self.state_of(device), counters.as_ref(), size, pid)
+        };
+        self.machine.devices().iter().map(row).collect()
     }
 }
 
@@ -175,21 +121,21 @@ fn starting(host: &Host) -> String {
     }
 }
 
-fn device_row(id: &BackstoreId, device: &machine::Device, killed: bool, counters: Option<&Counters>, size: u64, pid: u32) -> Row {
-    let mut state = device.state.to_string();
-    if let Some(time) = device.hangs {
-        state.push_str(&format!(", hangs for {} s", time.as_secs()));
-    }
-    if killed {
-        state.push_str(", its host is killed but has not ended");
-    }
+fn device_row(
+    id: &BackstoreId,
+    device: &machine::Device,
+    state: String,
+    counters: Option<&Counters>,
+    size: u64,
+    pid: u32,
+) -> Row {
     let mut row: Row = vec![
         ("device".into(), Field::Text(id.to_string())),
         ("handler".into(), Field::Text(device.name.subtype.clone())),
         ("config".into(), Field::Text(device.name.config.clone())),
         ("uio".into(), Field::Text(format!("uio{}", device.minor))),
         ("state".into(), Field::Text(state)),
-        ("size".into(), Field::Number(counters.map_or(size, |counters| counters.size))),
+        ("size".into(), Field::Number(counters.map(|counters| counters.size).filter(|size| *size > 0).unwrap_or(size))),
         ("pid".into(), Field::Number(u64::from(pid))),
     ];
     if let Some(counters) = counters {

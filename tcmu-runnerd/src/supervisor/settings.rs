@@ -74,6 +74,7 @@ impl Supervisor {
         self.config = self.config.changed_to(new.clone());
         self.read = new;
         self.machine.set_limits(self.config.open_timeout(), self.config.policies());
+        self.send_slow_commands();
         self.end_standbys();
         let level = self.config.log_level.clone();
         self.set_log_level(&level);

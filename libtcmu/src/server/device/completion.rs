@@ -6,10 +6,11 @@ use tcmu_handler_api::{
     scsi::{Status, sense::SENSE_BUFFER},
 };
 
-use super::{DeviceServer, ServeError};
+use super::{DeviceServer, ServeError, timing::sense_key};
 use crate::{
     engine::{self, Judge, Outcome, Step},
     ring::{Completion, MailboxFlags},
+    server::counters::Kind,
 };
 
 impl DeviceServer {
@@ -143,9 +144,12 @@ impl DeviceServer {
 
     fn put(&mut self, index: usize, status: u8, sense: &[u8], read_len: Option<u32>) -> Result<(), ServeError> {
         if status != Status::Good as u8 {
-            self.counters.errors.add(1);
-            tracing::debug!(device = self.name, cdb = ?self.commands[index].fetched.cdb(), status, ?sense, "command failed");
+            self.counters.cells().failed(sense_key(status, sense));
         }
+        if self.unit.watched || status != Status::Good as u8 {
+            self.tell(index, status, sense);
+        }
+        self.ended(index, Kind::of(self.commands[index].fetched.cdb()));
         self.ring.complete(self.commands[index].fetched.id, &Completion { status, sense, read_len })?;
         Ok(())
     }

@@ -5,6 +5,7 @@ use super::{DeviceServer, ServeError};
 use crate::{
     engine::{Judge, Plain},
     ring::{Completion, Fetched, MailboxFlags},
+    server::counters::Kind,
 };
 
 /// What a command does, if it is plain.
@@ -37,8 +38,10 @@ impl DeviceServer {
             None
         };
         let completed = self.ring.complete(command.fetched.id, &Completion { status: 0, sense: &[], read_len });
+        let kind = if plain.write { Kind::Write } else { Kind::Read };
         command.plain = None;
         (command.age, command.aborted) = (0, false);
+        self.ended(index, kind);
         self.free.push(index);
         self.in_flight -= 1;
         self.retry_waiting();
@@ -50,16 +53,18 @@ impl DeviceServer {
     pub(super) fn count_plain(&mut self) {
         let done = self.tally.count(&mut self.unit, &self.judge);
         let ([reads, writes], [read, written]) = (done.commands, done.bytes);
-        self.counters.commands.add(reads + writes);
-        self.counters.reads.add(reads);
-        self.counters.bytes_read.add(read);
-        self.counters.writes.add(writes);
-        self.counters.bytes_written.add(written);
+        let counters = self.counters.cells();
+        counters.commands.add(reads + writes);
+        counters.reads.add(reads);
+        counters.bytes_read.add(read);
+        counters.writes.add(writes);
+        counters.bytes_written.add(written);
     }
 
     /// After anything that may have touched the unit's state.
     #[inline]
     pub(super) fn judge_anew(&mut self) {
+        self.unit.watched = self.is_watched();
         self.judge = Judge::of(&self.unit);
     }
 }

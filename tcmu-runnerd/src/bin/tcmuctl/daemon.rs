@@ -19,16 +19,21 @@ pub(crate) enum Of {
 /// Talks to the daemon.
 pub(crate) fn with_daemon<T>(ask: impl AsyncFnOnce(&ControlProxy<'_>) -> zbus::Result<T>) -> anyhow::Result<T> {
     zbus::block_on(async {
-        let connection = zbus::Connection::system()
-            .await
-            .context("no D-Bus system bus; is dbus running? (the daemon serves devices without it, but cannot be asked)")?;
+        let connection = bus().await?;
         let proxy = ControlProxy::new(&connection).await?;
         ask(&proxy).await.map_err(explained)
     })
 }
 
+/// The system bus.
+pub(crate) async fn bus() -> anyhow::Result<zbus::Connection> {
+    zbus::Connection::system()
+        .await
+        .context("no D-Bus system bus; is dbus running? (the daemon serves devices without it, but cannot be asked)")
+}
+
 /// What a failed call means for who called.
-fn explained(error: zbus::Error) -> anyhow::Error {
+pub(crate) fn explained(error: zbus::Error) -> anyhow::Error {
     let text = error.to_string();
     let hint = if text.contains("ServiceUnknown") || text.contains("NameHasNoOwner") || text.contains("not provided") {
         "tcmu-runnerd is not running (systemctl start tcmu-runnerd)"

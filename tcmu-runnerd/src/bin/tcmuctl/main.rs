@@ -7,6 +7,7 @@
 //! | [`show`] | `device show` |
 //! | [`apply`], [`save`] | disks from files, and files from disks |
 //! | [`disk`] | what these have in common |
+//! | [`statistics`], [`trace`] | `stats`, `top`; `trace` |
 //! | [`doctor`] | what is wrong with this machine |
 //! | [`handler`], [`reload`], [`tune`] | `handler test`, `reload --exec`, `tune` |
 mod apply;
@@ -25,7 +26,9 @@ mod migrate;
 mod reload;
 mod save;
 mod show;
+mod statistics;
 mod table;
+mod trace;
 mod tune;
 
 use std::process::ExitCode;
@@ -77,6 +80,13 @@ enum Sub {
     Save(save::Save),
     /// Looks for what keeps disks from being served, and says what mends it. Exit status 1: something is wrong.
     Doctor,
+    /// What was done for each device and by each handler, and how long it took.
+    Stats(statistics::Stats),
+    /// What devices do now: rates, latencies, queues; the busiest first. Ctrl-C ends it.
+    Top(statistics::Top),
+    /// Writes each command of a device to a file, and prints such files.
+    #[command(subcommand)]
+    Trace(trace::Trace),
     /// Log more or less: error, warn, info, debug, trace, or a filter.
     LogLevel {
         /// The level.
@@ -160,6 +170,9 @@ fn main() -> ExitCode {
         Sub::Migrate(migrate) => migrate.run(),
         Sub::Status => list::status(json),
         Sub::Devices => list::devices(json),
+        Sub::Stats(stats) => statistics::stats(&stats, json),
+        Sub::Top(top) => statistics::top(&top, json),
+        Sub::Trace(trace) => trace::run(&trace, json),
         Sub::Tune { devices } => tune::run(&devices, json),
         Sub::LogLevel { level } => with_daemon(async |daemon| daemon.set_log_level(&level).await),
     };

@@ -17,6 +17,14 @@ impl Machine {
         if from != to {
             device.since = now;
         }
+        if from == Stage::Serving && to != from {
+            device.paused.get_or_insert(now);
+        }
+        if to == Stage::Serving
+            && let Some(paused) = device.paused.take()
+        {
+            device.pauses = (device.pauses.0 + 1, device.pauses.1 + now.saturating_duration_since(paused));
+        }
         (device.state, device.hangs, device.close_again) = (state, None, None);
     }
 

@@ -1,5 +1,8 @@
 //! What the kernel says: devices that come, go and change.
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use tcmu::{BackstoreId, identity::DeviceName};
 
@@ -195,6 +198,8 @@ impl Device {
             broken: false,
             adopted: false,
             unserved: None,
+            paused: None,
+            pauses: (0, Duration::ZERO),
             fail: None,
             close_again: None,
             said: None,
@@ -205,5 +210,11 @@ impl Device {
             change: None,
             newer: None,
         }
+    }
+
+    /// How often it was served again after a pause, and how long it was not served in all although it should have been.
+    pub fn pauses(&self, now: Instant) -> (u64, Duration) {
+        let (times, time) = self.pauses;
+        (times, time + self.paused.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)))
     }
 }

@@ -187,6 +187,9 @@ pub struct Device {
     adopted: bool,
     /// Since when nobody serves it, though somebody did.
     unserved: Option<Instant>,
+    /// Since when it is not served, of those that were; and how often it was served again, after how long in all.
+    paused: Option<Instant>,
+    pauses: (u64, Duration),
     /// When its commands are to fail again, once it was given up.
     fail: Option<Instant>,
     /// When its host is to be asked again to close it.

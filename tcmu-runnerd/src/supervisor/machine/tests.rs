@@ -25,7 +25,8 @@ fn settings() -> Settings {
 }
 
 fn policies(give_up: Option<u64>, hang: Option<u64>, hang_action: HangAction) -> Policies {
-    let general = Policy { give_up: give_up.map(Duration::from_secs), hang: hang.map(Duration::from_secs), hang_action };
+    let (give_up, hang) = (give_up.map(Duration::from_secs), hang.map(Duration::from_secs));
+    let general = Policy { give_up, hang, hang_action, slow_command: None };
     Policies { general, changes: BTreeMap::new() }
 }
 
@@ -111,7 +112,11 @@ fn devices_of_a_host_that_died_are_taken_over_by_the_next() {
     assert_eq!(machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, now), []);
     assert_eq!(machine.devices()[&id].state, State::Waiting);
     let actions = machine.handle(Input::HostUp { host: file() }, now);
-    assert!(matches!(actions[..], [Action::Open { take_over: true, .. }]));
+    let [Action::Open { take_over: true, request, .. }] = actions[..] else { panic!("{actions:?}") };
+    let later = now + Duration::from_secs(3);
+    assert_eq!(machine.devices()[&id].pauses(later), (0, Duration::from_secs(3)), "the pause goes on");
+    machine.handle(Input::Answer { request, outcome: Outcome::Done }, later);
+    assert_eq!(machine.devices()[&id].pauses(later + Duration::from_secs(9)), (1, Duration::from_secs(3)));
 }
 
 #[test]
