@@ -38,7 +38,7 @@ install_() {
     systemctl start tcmu-runnerd || fail "it does not start"
     systemctl is-enabled --quiet tcmu-runnerd || fail "it is not enabled"
     tcmuctl status || fail "tcmuctl status"
-    for handler in file alloc null; do tcmuctl handlers | grep -q "^$handler " || fail "no handler $handler: $(tcmuctl handlers)"; done
+    for handler in file alloc null; do tcmuctl handlers | grep "^$handler " || fail "no handler $handler: $(tcmuctl handlers)"; done
     [ "$(stat -c '%a' /run/tcmu-runnerd)" = 700 ] || fail "the run directory is not root's alone"
 
     say "a disk by targetcli"
@@ -91,7 +91,7 @@ back() {
     [ "$(since tcmu-runnerd)" -lt "$(since rtslib-fb-targetctl)" ] || fail "targets were restored before the daemon was ready"
     ! journalctl --no-pager -b -u rtslib-fb-targetctl | grep -i "error\|could not" || fail "targets were not restored"
     tcmuctl devices
-    tcmuctl devices | grep -q "serving" || fail "the disk is not served"
+    tcmuctl devices | grep "serving" || fail "the disk is not served"
     [ "$(sum)" = "$(cat $STATE/sum)" ] || fail "other data after the reboot"
     # The way down of the first boot: targets before the daemon, and nobody had to be killed.
     journalctl --no-pager -b -1 -u tcmu-runnerd | grep -q "stopped; devices stay blocked" || fail "the daemon was not stopped in order"

@@ -27,7 +27,7 @@ wait_for 10 said "in force: hang_seconds; with \`tcmuctl handler restart NAME\`:
 tcmuctl handler restart file
 [[ $(host_line file) == *"--workers 3 "* ]] || fail "the new host was not told: $(host_line file)"
 [[ $(host_line alloc) == *"--workers 0 "* ]] || fail "the other handler's host was: $(host_line alloc)"
-tcmuctl handlers | grep -q ^null || fail "null is gone too early"
+tcmuctl handlers | grep ^null || fail "null is gone too early"
 tcmuctl reload --exec
 wait_for 20 is_ready
 expect "disabled by the configuration" cat $LOG
@@ -61,7 +61,7 @@ stop_daemon
 printf '# comment\nlog_level = 5\nlog_dir = "/var/log"\n' >$W/tcmu.conf
 expect "log_dir = \"/var/log\": log lines go to the journal" tcmuctl migrate --from $W/tcmu.conf --to $W/migrated.toml
 grep -qx 'log_level = "trace"' $W/migrated.toml
-tcmu-runnerd --config $W/migrated.toml --check | grep -q "configuration: valid"
+expect "configuration: valid" tcmu-runnerd --config $W/migrated.toml --check
 expect "is there already" tcmuctl migrate --from $W/tcmu.conf --to $W/migrated.toml
 tcmu-runnerd -d -f 65536 -l /var/log --config $W/migrated.toml >>$LOG 2>&1 &
 DAEMON=$!
