@@ -1,3 +1,4 @@
+# limit: 480
 # The manual's commands, as they stand in its pages: every block that is marked `sh test=NAME` is run, a page's blocks one after the other in
 # one shell. Needs the page's own words to be right, so nothing is filled in.
 . ./lib.sh
