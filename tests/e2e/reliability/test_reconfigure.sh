@@ -13,6 +13,8 @@ change() { echo -n "$3" >"$(attrib $1 $2)" || fail "$1: $2=$3"; }
 size() {
     echo 1 >/sys/block/${1#/dev/}/device/rescan
     wait_for 10 test "$(blockdev --getsize64 $1)" = $2
+    # It reads the disk again, and would be told what others are to be told.
+    udevadm settle -t 10
 }
 wce() { expect "WCE           $2" sdparm --get WCE $1; }
 # What the kernel's initiator was told once more.
