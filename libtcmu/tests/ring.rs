@@ -122,7 +122,7 @@ fn a_tail_that_something_wrote_over_is_put_back() {
     let mut ring = Ring::attach(map.clone()).unwrap();
     let mut fetched = Fetched::default();
     let tail = || map.load_u32(layout::mailbox::CMD_TAIL, Ordering::Acquire).unwrap();
-    for wrong in [8, SimConfig::default().ring / 2 & !7, 5, u32::MAX] {
+    for wrong in [8, (SimConfig::default().ring / 2) & !7, 5, u32::MAX] {
         kernel.queue(&[0; 6], Data::None).unwrap();
         ring.next(&mut fetched).unwrap();
         ring.complete(fetched.id, &GOOD).unwrap();
