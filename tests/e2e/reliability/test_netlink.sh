@@ -1,7 +1,7 @@
 # The kernel's events, when things go wrong: many at a time and more than there is room for, a daemon that does not read them, that is
 # killed while tools wait for it, or started twice, a handler that takes long. No tool hangs, and in the end all devices are served or
-# gone. NETLINK_DEVICES (in all), NETLINK_SECONDS (how long the daemon is stopped) and NETLINK_OPEN (how long a device takes to open) make
-# it longer; a thousand devices were tried.
+# gone. NETLINK_DEVICES (in all), NETLINK_SECONDS (how long the daemon is stopped) and NETLINK_OPEN (how long a device takes to open) make it
+# larger.
 # limit: 400
 . ./lib.sh
 . ./load.sh

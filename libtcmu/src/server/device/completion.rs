@@ -115,6 +115,9 @@ impl DeviceServer {
         let buffer = command.buffer();
         let knows_length = self.ring.flags().contains(MailboxFlags::READ_LEN);
         let data = match outcome.data {
+            // The kernel shows none of the buffer then, unless a length says so; and an initiator would take a length for what was read:
+            // Linux complains of one that is no whole number of blocks.
+            None if outcome.status == Status::CheckCondition as u8 => None,
             // A Data-Out buffer, unless the initiator has the directions wrong (which the ring does not tell): then the kernel shows it
             // what is in there. Clearing one byte and showing that one costs nothing.
             None if knows_length && buffer.has_more_than(1) => {
