@@ -65,9 +65,11 @@
 // Request flag: all of it or nothing survives a crash. Only sent to a device that announces `max_atomic`.
 #define TCMU_REQ_ATOMIC (1 << 3)
 
-// Done. A negative `errno` is a failure, which the host turns into sense data by the kind of operation: `ENOSPC`, `EDQUOT` space
-// allocation failed; `EROFS` write protected; `EIO` unrecovered read or write error; `EINVAL` invalid field; `EOPNOTSUPP` invalid
-// opcode; `ENOMEM`, `EAGAIN`, `EBUSY`, `ETIMEDOUT` busy, the initiator tries again; all others internal target failure.
+// Done. A negative `errno` is a failure, which the host turns into sense data by the kind of operation: `ENOSPC`, `EDQUOT`, `EFBIG` space
+// allocation failed; `EROFS`, and of what changes something `EPERM` and `EACCES`, write protected; `EIO`, `ENODATA`, `EILSEQ`, `EUCLEAN`,
+// `EBADMSG` unrecovered read or write error; `ENOMEDIUM` medium not present; `EBADE` reservation conflict; `EINVAL` invalid field;
+// `EOPNOTSUPP` invalid opcode; `ENOMEM`, `EAGAIN`, `EBUSY`, `ETIMEDOUT` busy, the initiator tries again; all others internal target
+// failure.
 #define TCMU_STATUS_OK 0
 
 // Try again later (SAM-5 BUSY).
@@ -199,7 +201,9 @@
 // Write `length` bytes at `offset` of the descriptor.
 #define TCMU_IO_WRITE 2
 
-// `fdatasync` the descriptor.
+// `fdatasync` the descriptor. When it fails, the kernel may have forgotten data that was written before: every later one for the device
+// fails too, until the device is opened again. The kernel tells each open of a file once: a write with `TCMU_IO_FLAG_DSYNC` on the same
+// descriptor may be told in place of this, so give this one an open of its own.
 #define TCMU_IO_DATASYNC 3
 
 // Punch a hole of `length` bytes at `offset`, keeping the size.
