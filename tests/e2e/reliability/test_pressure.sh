@@ -1,11 +1,10 @@
 # limit: 400
 # Memory pressure on the disks of the daemon itself: swap, and more dirty pages than fit, with the daemon in a tight memory cgroup of its
 # own. No deadlock, and what makes that true: PR_SET_IO_FLUSHER of every thread, locked memory, an OOM score. (That nothing is allocated
-# on the way of a command is libtcmu/tests/no_allocation.rs.) PRESSURE_MIB: how much is swapped and written; 64.
-# LOCK_MEMORY=false: without locked memory, to see it fail.
+# on the way of a command is libtcmu/tests/no_allocation.rs.) PRESSURE_MIB: how much is swapped and written; 96.
 . ./lib.sh
 . ./load.sh
-MIB=${PRESSURE_MIB:-64}
+MIB=${PRESSURE_MIB:-96}
 CG=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
 if [ -z "$CG" ]; then
     CG=$W/cgroup
@@ -24,9 +23,8 @@ modprobe brd rd_nr=1 rd_size=$(((4 * MIB + 64) << 10))
 echo $((72 << 20)) >$CG/e2e-daemon/memory.max
 for group in swaps writes; do echo $((24 << 20)) >$CG/e2e-$group/memory.max; done
 plugins file
-echo "lock_memory = ${LOCK_MEMORY:-true}" >$W/tcmu.toml
 echo $BASHPID >$CG/e2e-daemon/cgroup.procs
-start_daemon --config $W/tcmu.toml --handler-path $W/plugins
+start_daemon --handler-path $W/plugins
 echo $BASHPID >"$OWN/cgroup.procs"
 mkfs.ext4 -q -F /dev/ram0
 mkdir -p $W/store $W/m
@@ -45,7 +43,7 @@ cat >$W/swaps.py <<'P'
 import sys
 pages = int(sys.argv[1]) << 8
 memory = bytearray(pages << 12)
-for turn in range(1, 3):
+for turn in range(1, 4):
     for page in range(pages):
         stamp = (page * 3 + turn).to_bytes(8, "little")
         if turn > 1 and memory[page << 12 : (page << 12) + 8] != (page * 3 + turn - 1).to_bytes(8, "little"):

@@ -199,81 +199,10 @@ says $A read 8000 8 = "good 1"
 says $A write 8000 8 3 = good
 # Writes with FUA ask the kernel as well, which tells them once.
 says $A fua 8008 8 3 = 3/0c/00
-says $A fua 8008 8 3 = good
-soon 30 tcmuctl handler restart file
-says $A sync = good
-drop_caches
-says $A read 8000 16 = "good 3"
-broken
-says $A fua 8000 8 4 = 3/0c/00
-well
-says $A fua 8000 8 4 = good
-[ "$(on_medium 8000)" = 4 ] || fail "a FUA write is not on the medium"
-dmesg -C
-remove_loopback 1
-remove_backstore 0 a
-
-echo "the same past the page cache: each write's error is its own"
-backstore 0 a "file/$DM;direct=on" $((64 << 20))
-A=$(loopback 1 user_0/a)
-says $A write 8000 8 5 = good
-broken
-says $A write 8000 8 6 = 3/0c/00
-says $A read 8000 8 = 3/11/00
-well
-says $A sync = good
-says $A read 8000 8 = "good 5"
-says $A write 8000 8 6 = good
-says $A sync = good
 dmesg -C
 remove_loopback 1
 remove_backstore 0 a
 wait_for 10 dm remove e2e
 rmmod brd
-
-# A disk's own word for a bad block: scsi_debug has one at sector 0x1234.
-if modprobe scsi_debug dev_size_mb=8; then
-    echo "a disk with a bad block"
-    is_there() { grep -l scsi_debug /sys/block/sd*/device/model; }
-    wait_for 10 is_there
-    D=$(is_there | cut -d/ -f4)
-    backstore 0 a "file//dev/$D;direct=on" $((8 << 20))
-    A=$(loopback 1 user_0/a)
-    echo 2 >/sys/bus/pseudo/drivers/scsi_debug/opts
-    says $A read 4656 8 = 3/11/00
-    says $A read 0 8 = "good 0"
-    echo 0 >/sys/bus/pseudo/drivers/scsi_debug/opts
-    dmesg -C
-    remove_loopback 1
-    remove_backstore 0 a
-    modprobe -r scsi_debug
-fi
-
-echo "no memory for a disk in memory"
-backstore 0 a alloc/x $((512 << 20))
-A=$(loopback 1 user_0/a)
-says $A write 0 8 1 = good
-HOST=$(host_pid alloc)
-SIZE=$(awk '/^VmSize:/ { print $2 * 1024 }' /proc/$HOST/status)
-prlimit --pid $HOST --as=$((SIZE + (16 << 20)))
-python3 - $A >$W/fill <<'P' || fail "alloc: $(cat $W/fill)"
-import sys; sys.path.insert(0, "."); from sg import Disk
-disk = Disk(sys.argv[1])
-for n in range(1, 8000):
-    status = disk.write(n * 128, bytes([n & 255]) * 4096)
-    if status != "good": break
-print(status, n)
-P
-read -r STATUS WRITTEN <$W/fill
-[ "$STATUS" = 7/27/07 ] || fail "no memory: $STATUS after $WRITTEN pieces"
-echo "  write: $STATUS after $((WRITTEN / 16)) MiB"
-says $A read 128 8 = "good 1"
-prlimit --pid $HOST --as=unlimited
-says $A write $((WRITTEN * 128)) 8 9 = good
-says $A read $((WRITTEN * 128)) 8 = "good 9"
-[ "$(host_pid alloc)" = $HOST ] || fail "the host died of it"
-dmesg -C
-remove_loopback 1
-remove_backstore 0 a
 stop_daemon
 no_complaints
