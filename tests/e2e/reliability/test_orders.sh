@@ -1,6 +1,6 @@
 # The target goes, the daemon stops, the backing file system goes: in every order (ORDERS=all; else in three), with I/O running over loopback
-# and over iSCSI. Then all of them at once, as in a machine that is shut down. I/O may fail, but no step hangs, no task is left in D state, and the kernel complains of
-# nothing. The last thing is always that a disk is made and used, so that nothing is left behind either.
+# and over iSCSI. Then all of them at once, as in a machine that is shut down. I/O may fail, but no step hangs, no task is left in D state,
+# and the kernel complains of nothing. The last thing is always that a disk is made and used, so that nothing is left behind either.
 # limit: 400
 . ./lib.sh
 modprobe -a iscsi_tcp loop ext4
