@@ -297,6 +297,42 @@ fn a_device_that_is_taken_over_goes_on_as_it_was() {
 }
 
 #[test]
+fn another_medium_is_announced_unless_initiators_keep_the_old_one_in() {
+    let medium = |config: &'static str, size| Change::Medium { config, size };
+    let (_kernel, attached, _) = disk();
+    assert_eq!(attached.reconfigure(&medium("b", 512)).unwrap_err().errno(), libc::EOPNOTSUPP, "not a removable one");
+
+    let (memory, _) = memory();
+    let mut info = info();
+    info.set_flags(DeviceFlags::REMOVABLE, true);
+    let (mut kernel, attached) = serve(memory, info, SimConfig::default());
+    let read = |kernel: &mut SimKernel| run(kernel, &rw10(0x28, 0, 0, 1), Data::In(512));
+    let prevent = |kernel: &mut SimKernel, yes: u8| assert_eq!(run(kernel, &[0x1e, 0, 0, 0, yes, 0], Data::None).status, 0);
+    prevent(&mut kernel, 1);
+    assert_eq!(attached.reconfigure(&medium("b", 1 << 20)).unwrap_err().errno(), libc::EBUSY);
+    assert_eq!(read(&mut kernel).data, vec![0xee; 512], "the old one is still there, and nothing is announced");
+    prevent(&mut kernel, 0);
+
+    attached.reconfigure(&medium("b", 4 * 512)).unwrap();
+    assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0));
+    assert_eq!(read(&mut kernel).data, vec![0x11; 512]);
+    assert_eq!(run(&mut kernel, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], Data::In(8)).data[..4], [0, 0, 0, 3]);
+
+    attached.reconfigure(&medium("", 0)).unwrap();
+    assert_eq!(sense(&read(&mut kernel)), (SenseKey::NotReady, 0x3a, 0));
+    // One that initiators ejected is in again when it is another.
+    attached.reconfigure(&medium("c", 8 * 512)).unwrap();
+    assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0));
+    assert_eq!(run(&mut kernel, &[0x1b, 0, 0, 0, 2, 0], Data::None).status, 0);
+    assert_eq!(sense(&read(&mut kernel)), (SenseKey::NotReady, 0x3a, 0));
+    attached.reconfigure(&medium("d", 8 * 512)).unwrap();
+    assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0));
+    assert_eq!(read(&mut kernel).status, 0);
+    attached.medium_changed();
+    assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0), "the handler's own doing");
+}
+
+#[test]
 fn requests_completed_by_other_threads_in_any_order_come_back() {
     let device = SharedBackwards(Arc::new(Backwards(memory().0, Mutex::default())));
     let (mut kernel, attached) = serve(device, info(), SimConfig::default());

@@ -105,7 +105,24 @@ impl BlockDevice for Alloc {
             }
             Change::WriteCache(false) => Ok(()),
             Change::WriteCache(true) => Err(Refusal::unsupported("memory has no write cache")),
-            _ => Err(Refusal::unsupported("only the size can be changed")),
+            Change::Medium { config: "", .. } => {
+                self.0.replace(0);
+                info.set_flags(DeviceFlags::NO_MEDIUM, true);
+                info.0.size = 0;
+                Ok(())
+            }
+            Change::Medium { config, size } => {
+                let config = Config::parse(config)?;
+                // The device will be opened with this string.
+                if !config.removable {
+                    return Err(Refusal::invalid("the new medium's config string lacks removable=on"));
+                }
+                self.0.replace(size);
+                info.set_flags(DeviceFlags::NO_MEDIUM, false).set_flags(DeviceFlags::READ_ONLY, config.read_only);
+                (info.0.size, info.0.physical_block_size) = (size, config.physical);
+                Ok(())
+            }
+            _ => Err(Refusal::unsupported("only size and medium can be changed")),
         }
     }
 }

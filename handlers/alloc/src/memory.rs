@@ -130,6 +130,13 @@ impl Memory {
         self.size.write().unwrap_or_else(PoisonError::into_inner).resize(size);
     }
 
+    /// Empty memory of another size. Waits for what is being read and written.
+    pub(crate) fn replace(&self, size: u64) {
+        let mut groups = self.size.write().unwrap_or_else(PoisonError::into_inner);
+        *groups = Groups { size: 0, groups: Vec::new() };
+        groups.resize(size);
+    }
+
     /// Which runs of a range have memory.
     pub(crate) fn extents(&self, offset: u64, length: u64) -> Result<Vec<abi::tcmu_extent>, Error> {
         let groups = self.size.read().unwrap_or_else(PoisonError::into_inner);

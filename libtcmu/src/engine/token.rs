@@ -49,6 +49,11 @@ impl Tokens {
         }
     }
 
+    /// Another medium: none of them stands for anything on it.
+    pub(super) fn revoke(&mut self) {
+        self.tokens.iter_mut().for_each(|token| token.revoked = true);
+    }
+
     /// Whether it matters to a token that something changes.
     pub(super) fn watches_changes(&self) -> bool {
         self.tokens.iter().any(|token| token.rod == RodType::ChangeVulnerable)

@@ -250,6 +250,21 @@ impl Unit {
         self.info = info;
     }
 
+    /// Takes note of another medium, or of none (SBC-4 4.3): whoever used the last one is told before anything else.
+    pub(crate) fn change_medium(&mut self, info: DeviceInfo) {
+        self.tokens.revoke();
+        (self.info, self.ejected) = (info, false);
+        if !self.no_medium() {
+            self.attentions.push_back(Sense::attention(AdditionalSense::MEDIUM_MAY_HAVE_CHANGED));
+            self.attentions.truncate(8);
+        }
+    }
+
+    /// Whether initiators don't want the medium to be removed.
+    pub(crate) fn is_locked_in(&self) -> bool {
+        self.prevented
+    }
+
     pub(super) fn block_size(&self) -> BlockSize {
         self.block_size
     }

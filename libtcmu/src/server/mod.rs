@@ -237,6 +237,11 @@ impl Attached {
             }
             preset.0.size = bytes;
         }
+        let medium = matches!(change, Change::Medium { .. });
+        if let Change::Medium { size, .. } = *change {
+            self.check_medium(&info)?;
+            preset.0.size = size;
+        }
         match self.device.reconfigure(change, preset) {
             Ok(changed) if changed.block_size() != block_size => {
                 Err(Refusal::invalid("the handler changed the block size, which initiators could not notice"))
@@ -244,7 +249,7 @@ impl Attached {
             Ok(changed) => {
                 *self.info.lock().unwrap_or_else(PoisonError::into_inner) = changed;
                 self.server.0.neighbours.change(self.key, changed);
-                self.with_unit(move |unit| unit.change(changed))
+                self.with_unit(move |unit| if medium { unit.change_medium(changed) } else { unit.change(changed) })
             }
             Err(refusal) if refusal.errno() == libc::EOPNOTSUPP => {
                 let Change::WriteCache(on) = *change else { return Err(refusal) };
@@ -295,6 +300,26 @@ impl Attached {
             }),
         ));
         done.recv().map_err(|_| Refusal::new(libc::ENODEV, "the device is gone"))
+    }
+
+    /// Whether the medium may be exchanged now.
+    fn check_medium(&self, info: &DeviceInfo) -> Result<(), Refusal> {
+        if !info.flags().contains(DeviceFlags::REMOVABLE) {
+            return Err(Refusal::unsupported("the device has no medium that could be changed: it is not a removable one"));
+        }
+        if self.with_unit(|unit| unit.is_locked_in())? {
+            return Err(Refusal::new(
+                libc::EBUSY,
+                "an initiator keeps the medium from being removed (PREVENT ALLOW MEDIUM REMOVAL), as for a mounted disk",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The handler says that the medium was changed or removed.
+    pub fn medium_changed(&self) {
+        let info = self.info();
+        self.reactor.send(Message::With(self.key, Box::new(move |server| server.unit().change_medium(info))));
     }
 
     /// The handler says that the device's size became `bytes`.

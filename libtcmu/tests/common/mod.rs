@@ -60,6 +60,15 @@ impl BlockDevice for Memory {
                 self.0.write().unwrap().resize(bytes as usize, 0);
                 Ok(())
             }
+            Change::Medium { config: "", .. } => {
+                info.set_flags(DeviceFlags::NO_MEDIUM, true);
+                Ok(())
+            }
+            Change::Medium { size, .. } => {
+                *self.0.write().unwrap() = vec![0x11; size as usize];
+                info.set_flags(DeviceFlags::NO_MEDIUM, false);
+                Ok(())
+            }
             _ => Err(Refusal::unsupported("only the size")),
         }
     }

@@ -1,7 +1,18 @@
-//! The bus. [`service`] is what `targetcli` and other tools know from tcmu-runner, [`control`] is our own; both only translate.
+//! The bus. [`service`] and `manager` are what `targetcli` and other tools know from tcmu-runner, [`control`] is our own; they only translate.
+//! The clients' side of all of them is the crate `tcmu_dbus`.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`service`] | handlers, and their list |
+//! | `manager` | programs that serve a subtype themselves |
+//! | [`control`] | looking after the daemon |
+//! | `announce` | its signals |
+//! | [`statistics`] | counters and traces |
 //!
 //! The connection lives on a thread of its own. When the bus goes away, devices go on, and it is connected to again.
+mod announce;
 pub mod control;
+mod manager;
 pub mod service;
 pub mod statistics;
 
@@ -12,13 +23,15 @@ use std::{
     time::Duration,
 };
 
+use announce::Announcer;
+pub use announce::{Change, Thing};
 use futures_channel::oneshot;
-use zbus::{Connection, connection::Builder, fdo::RequestNameFlags};
+use futures_lite::future;
+use service::Handler;
+pub use tcmu_dbus::BUS_NAME;
+use zbus::{Connection, MessageStream, connection::Builder, fdo::RequestNameFlags};
 
 use crate::{protocol::HandlerFacts, statistics::Statistics, supervisor::Happening};
-
-/// The name that tools look for.
-pub const BUS_NAME: &str = "org.kernel.TCMUService1";
 
 /// A value in an answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,6 +115,57 @@ pub enum Question {
         /// Whether it is done (or about to be), else why not.
         reply: oneshot::Sender<(bool, String)>,
     },
+    /// Exchange the medium of a removable disk.
+    ChangeMedium {
+        /// Which.
+        medium: Medium,
+        /// 0 or a negative `errno`, and why.
+        reply: oneshot::Sender<(i32, String)>,
+    },
+    /// Leave a subtype to a program.
+    Register {
+        /// Which.
+        program: Registration,
+        /// Why not.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// A program is gone.
+    Unregister {
+        /// Its subtype.
+        subtype: String,
+        /// Its connection's name.
+        owner: String,
+        /// Whether it was registered.
+        reply: oneshot::Sender<bool>,
+    },
+    /// The bus is gone, and all programs with it.
+    BusGone,
+}
+
+/// A medium for a removable disk.
+#[derive(Clone, Debug)]
+pub struct Medium {
+    /// Of the device's handler, if it must be that one.
+    pub subtype: Option<String>,
+    /// `user_<number>/<name>`, or the name alone.
+    pub device: String,
+    /// Bytes.
+    pub size: u64,
+    /// Behind `<subtype>/`; empty: none.
+    pub config: String,
+}
+
+/// A program that serves a subtype itself.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The subtype.
+    pub subtype: String,
+    /// What its config strings look like; `None`: it owns the name, but has not registered (yet).
+    pub config_desc: Option<String>,
+    /// Its connection's name.
+    pub owner: String,
+    /// Its process, 0 if that is not known.
+    pub pid: u32,
 }
 
 impl Question {
@@ -163,6 +227,10 @@ struct Shared {
     supervisor: Supervisor,
     handlers: Mutex<Vec<HandlerFacts>>,
     connection: Mutex<Option<Connection>>,
+    announcer: Announcer,
+    log_level: Arc<Mutex<String>>,
+    /// How long others may take to answer us.
+    patience: Duration,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,21 +239,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Bus {
     /// Connects and takes the name, so that tools find the handlers. Without a bus it is tried again and again; devices don't need it.
-    pub(crate) fn start(happenings: Sender<Happening>, handlers: Vec<HandlerFacts>) -> Option<Bus> {
-        let shared =
-            Arc::new(Shared { supervisor: Supervisor(happenings), handlers: Mutex::new(handlers), connection: Mutex::default() });
+    pub(crate) fn start(
+        happenings: Sender<Happening>,
+        handlers: Vec<HandlerFacts>,
+        log_level: String,
+        patience: Duration,
+    ) -> Option<Bus> {
+        let shared = Arc::new(Shared {
+            supervisor: Supervisor(happenings),
+            handlers: Mutex::new(handlers),
+            connection: Mutex::default(),
+            announcer: Announcer::default(),
+            log_level: Arc::new(Mutex::new(log_level)),
+            patience,
+        });
         let (bus, (told, first)) = (shared.clone(), std::sync::mpsc::channel::<()>());
         let work = move || {
             let mut told = Some(told);
             let mut delay = Duration::from_secs(1);
             loop {
                 match zbus::block_on(connect(&bus)) {
-                    Ok(connection) => {
+                    Ok((connection, names)) => {
                         *lock(&bus.connection) = Some(connection.clone());
                         delay = Duration::from_secs(1);
                         told.take();
-                        zbus::block_on(connection.closed());
+                        let follow = manager::follow(&connection, &bus.supervisor, names);
+                        zbus::block_on(future::or(connection.closed(), follow));
                         *lock(&bus.connection) = None;
+                        let _ = bus.supervisor.0.send(Happening::Bus(Question::BusGone));
                         tracing::warn!("the bus is gone; connecting again");
                     }
                     Err(error) => {
@@ -200,6 +281,10 @@ impl Bus {
         if let Err(error) = thread::Builder::new().name("dbus".into()).spawn(work) {
             tracing::error!(%error, "no thread for D-Bus");
             return None;
+        }
+        let teller = shared.clone();
+        if let Err(error) = thread::Builder::new().name("dbus-signals".into()).spawn(move || teller.announce()) {
+            tracing::error!(%error, "no thread for D-Bus signals");
         }
         // The bus answers before any device is opened; but a bus that isn't there keeps nobody waiting.
         let _ = first.recv_timeout(Duration::from_secs(5));
@@ -217,145 +302,65 @@ impl Bus {
         let (shared, connection) = (self.shared.clone(), lock(&self.shared.connection).clone());
         if let Some(connection) = connection {
             let add = move || {
-                if let Err(error) = zbus::block_on(service::add_handler(&connection, &shared.supervisor, &facts)) {
+                let handler = Handler::of_plugin(&shared.supervisor, &facts);
+                if let Err(error) = zbus::block_on(service::add(&connection, handler)) {
                     tracing::warn!("D-Bus: {error}");
                 }
             };
             let _ = thread::Builder::new().name("dbus-add".into()).spawn(add);
         }
     }
+
+    /// What changed, for who listens. Never waits.
+    pub(crate) fn announce(&self, changes: Vec<(Thing, String, Change)>) {
+        self.shared.announcer.add(changes);
+    }
+
+    /// What is logged from now on.
+    pub(crate) fn set_log_level(&self, level: &str) {
+        level.clone_into(&mut lock(&self.shared.log_level));
+        self.shared.announcer.log_level();
+    }
 }
 
-/// Connects: objects first, the name last.
-async fn connect(shared: &Shared) -> zbus::Result<Connection> {
+impl Shared {
+    /// Tells what changed, for ever. Without a bus nobody is told: who connects to the next one asks.
+    fn announce(&self) {
+        loop {
+            let due = self.announcer.wait();
+            let Some(connection) = lock(&self.connection).clone() else { continue };
+            if let Err(error) = zbus::block_on(control::announce(&connection, due)) {
+                tracing::debug!(%error, "signals cannot be sent");
+            }
+        }
+    }
+}
+
+/// Connects: objects first, the name last. With the changes of programs' names from then on.
+async fn connect(shared: &Shared) -> zbus::Result<(Connection, MessageStream)> {
     let handlers = lock(&shared.handlers).clone();
-    let builder = service::serve(Builder::system()?, &shared.supervisor, &handlers)?;
-    let builder = statistics::serve(builder, &shared.supervisor)?;
-    let connection = control::serve(builder, &shared.supervisor)?.build().await?;
+    let builder = Builder::system()?.method_timeout(shared.patience);
+    let connection = serve(builder, &shared.supervisor, &handlers, &shared.log_level)?.build().await?;
+    let names = manager::watch(&connection).await?;
+    manager::find(&connection, &shared.supervisor).await?;
     // Neither taken from another daemon nor given to one.
     connection.request_name_with_flags(BUS_NAME, RequestNameFlags::DoNotQueue.into()).await?;
-    Ok(connection)
+    Ok((connection, names))
+}
+
+/// All objects.
+fn serve<'a>(
+    builder: Builder<'a>,
+    supervisor: &Supervisor,
+    handlers: &[HandlerFacts],
+    log_level: &Arc<Mutex<String>>,
+) -> zbus::Result<Builder<'a>> {
+    let handlers = handlers.iter().map(|facts| Handler::of_plugin(supervisor, facts)).collect();
+    let builder = service::serve(builder, handlers)?;
+    let builder = manager::serve(builder, supervisor)?;
+    let builder = statistics::serve(builder, supervisor)?;
+    control::serve(builder, supervisor, log_level)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-
-    fn facts(subtype: &str) -> HandlerFacts {
-        HandlerFacts {
-            subtype: subtype.into(),
-            name: "n".into(),
-            version: "1".into(),
-            config_desc: format!("{subtype}/<path>"),
-            abi: 1,
-            io_flusher: true,
-        }
-    }
-
-    /// Both ends of a connection without a bus, and a supervisor that knows one right config string.
-    fn connected() -> (Connection, Connection) {
-        let (happenings, happened) = std::sync::mpsc::channel();
-        thread::spawn(move || {
-            while let Ok(Happening::Bus(question)) = happened.recv() {
-                match &question {
-                    Question::CheckConfig { config, .. } if config == "/right" => question.answer_check(true, "success".into()),
-                    Question::CheckConfig { .. }
-                    | Question::SetLogLevel { .. }
-                    | Question::RestartHandler { .. }
-                    | Question::StartTrace { .. }
-                    | Question::StopTrace { .. }
-                    | Question::Reload { .. } => {
-                        question.answer_check(false, "the path is wrong".into());
-                    }
-                    Question::ConfigProblem { .. } => question.answer_text("x:1: wrong".into()),
-                    Question::Statistics { .. } => question.answer_statistics(crate::statistics::tests::sample()),
-                    Question::Handlers { .. } | Question::Devices { .. } => {
-                        question.answer_rows(vec![vec![
-                            ("size".into(), Field::Number(5)),
-                            ("device".into(), Field::Text("d".into())),
-                        ]]);
-                    }
-                }
-            }
-        });
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let guid = zbus::Guid::generate();
-        let server = thread::spawn(move || {
-            zbus::block_on(async {
-                let supervisor = Supervisor(happenings);
-                let builder = Builder::async_io_unix_stream(ours).server(guid).unwrap().p2p();
-                let builder = service::serve(builder, &supervisor, &[facts("file"), facts("alloc")]).unwrap();
-                let builder = statistics::serve(builder, &supervisor).unwrap();
-                control::serve(builder, &supervisor).unwrap().build().await.unwrap()
-            })
-        });
-        let client = zbus::block_on(Builder::async_io_unix_stream(theirs).p2p().build()).unwrap();
-        (server.join().unwrap(), client)
-    }
-
-    fn call<R>(
-        client: &Connection,
-        path: &str,
-        interface: &str,
-        method: &str,
-        body: &(impl serde::Serialize + zbus::zvariant::DynamicType),
-    ) -> zbus::Result<R>
-    where
-        R: for<'d> zbus::zvariant::DynamicDeserialize<'d>,
-    {
-        let reply = zbus::block_on(client.call_method(None::<&str>, path, Some(interface), method, body))?;
-        reply.body().deserialize()
-    }
-
-    #[test]
-    fn only_handlers_are_managed_objects() {
-        let (_server, client) = connected();
-        let objects: service::Objects =
-            call(&client, "/org/kernel/TCMUService1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &()).unwrap();
-        let mut paths: Vec<_> = objects.keys().map(ToString::to_string).collect();
-        paths.sort();
-        assert_eq!(paths, ["/org/kernel/TCMUService1/alloc", "/org/kernel/TCMUService1/file"]);
-        let file = objects.iter().find(|(path, _)| path.as_str().ends_with("file")).unwrap().1;
-        assert_eq!(
-            file["org.kernel.TCMUService1"]["ConfigDesc"],
-            zbus::zvariant::Value::from("file/<path>").try_to_owned().unwrap()
-        );
-    }
-
-    #[test]
-    fn config_strings_are_checked_by_the_handler_they_name() {
-        let (_server, client) = connected();
-        let check = |config: &str| -> (bool, String) {
-            call(&client, "/org/kernel/TCMUService1/file", "org.kernel.TCMUService1", "CheckConfig", &(config,)).unwrap()
-        };
-        assert_eq!(check("file//right"), (true, "success".into()));
-        assert_eq!(check("file//wrong"), (false, "the path is wrong".into()));
-        assert!(!check("alloc/x").0, "another handler's string");
-        assert!(!check("").0);
-        let long = format!("file/{}", "x".repeat(70_000));
-        assert_eq!(check(&long), (false, "a config string has at most 4096 bytes, this one has 70000".into()));
-    }
-
-    #[test]
-    fn statistics_arrive_as_they_were_sent() {
-        let (_server, client) = connected();
-        let of = |method: &str| -> Vec<std::collections::HashMap<String, zbus::zvariant::OwnedValue>> {
-            call(&client, control::PATH, statistics::INTERFACE, method, &()).unwrap()
-        };
-        let sample = crate::statistics::tests::sample();
-        let figures = |method| of(method).into_iter().map(statistics::figures).next().unwrap();
-        assert_eq!(crate::statistics::DeviceStatistics::of(&figures("Devices")), sample.devices[0]);
-        assert_eq!(crate::statistics::HandlerStatistics::of(&figures("Handlers")), sample.handlers[0]);
-    }
-
-    #[test]
-    fn the_control_interface_tells_rows() {
-        let (_server, client) = connected();
-        let rows: Vec<std::collections::HashMap<String, zbus::zvariant::OwnedValue>> =
-            call(&client, control::PATH, control::INTERFACE, "ListDevices", &()).unwrap();
-        assert_eq!(rows[0]["size"], zbus::zvariant::OwnedValue::from(5u64));
-        assert!(call::<()>(&client, control::PATH, control::INTERFACE, "SetLogLevel", &("x",)).is_err());
-    }
-}
+mod tests;

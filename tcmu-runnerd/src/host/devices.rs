@@ -89,6 +89,11 @@ impl Host {
                 Ok(Ended::Changed(DeviceChange::Size(bytes))) => held.spec.size = *bytes,
                 Ok(Ended::Changed(DeviceChange::Config(config))) => held.spec.config.clone_from(config),
                 Ok(Ended::Changed(DeviceChange::WriteCache(on))) => held.spec.write_cache = Some(*on),
+                // Without a medium it stays the device that it was.
+                Ok(Ended::Changed(DeviceChange::Medium { config, size })) if !config.is_empty() => {
+                    held.spec.config.clone_from(config);
+                    held.spec.size = *size;
+                }
                 _ => {}
             }
             if mine {
@@ -209,6 +214,7 @@ impl Host {
                 DeviceChange::Config(config) => Change::Config(config),
                 DeviceChange::Size(bytes) => Change::Size(*bytes),
                 DeviceChange::WriteCache(on) => Change::WriteCache(*on),
+                DeviceChange::Medium { config, size } => Change::Medium { config, size: *size },
             })?;
             Ok(Ended::Changed(change))
         });
@@ -265,6 +271,12 @@ impl Events for DeviceEvents {
     fn size_changed(&self, bytes: u64) {
         if let Some(host) = self.host.upgrade() {
             host.with_attached(&self.name, |attached| attached.size_changed(bytes));
+        }
+    }
+
+    fn medium_changed(&self) {
+        if let Some(host) = self.host.upgrade() {
+            host.with_attached(&self.name, Attached::medium_changed);
         }
     }
 

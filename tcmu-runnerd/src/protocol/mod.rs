@@ -116,6 +116,11 @@ pub enum DeviceChange {
     Config(String),
     Size(u64),
     WriteCache(bool),
+    /// Another medium; none if the config string is empty.
+    Medium {
+        config: String,
+        size: u64,
+    },
 }
 
 /// From the supervisor to a host. `id` comes back with the answer; no two supervisors use the same.

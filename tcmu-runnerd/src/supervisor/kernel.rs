@@ -52,10 +52,11 @@ pub(super) struct Kernel {
 
 impl Kernel {
     /// Connects, and starts to read events; with what tools want that a dead daemon did not hear of or did not answer. Those for which
-    /// it is too late are freed (`EINTR`).
+    /// it is too late are freed (`EINTR`). Devices of `foreign` subtypes are other programs'.
     pub(super) fn connect(
         roots: Roots,
         config: &Config,
+        foreign: &[String],
         happenings: Sender<Happening>,
     ) -> Result<(Kernel, Vec<Input>), NetlinkError> {
         load_module(&roots);
@@ -65,7 +66,7 @@ impl Kernel {
         netlink.set_kernel_replies(true)?;
         let owed = Owed::default();
         let (held, inputs) = match block {
-            Ok(block) => pending::Hold::begin(block, pending::find(&roots, &config.foreign_subtypes), &owed, happenings.clone()),
+            Ok(block) => pending::Hold::begin(block, pending::find(&roots, foreign), &owed, happenings.clone()),
             Err(()) => (pending::Held::default(), Vec::new()),
         };
         let kernel = Kernel { netlink, roots, owed, held, happenings };
@@ -138,6 +139,12 @@ impl Kernel {
         pending::answered(&self.held, &self.owed, token);
     }
 
+    /// Another program answers an event.
+    pub(super) fn disown(&self, token: Token) {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
+        pending::answered(&self.held, &self.owed, token);
+    }
+
     /// All devices there are.
     pub(super) fn present(&self) -> Vec<(u32, DeviceName)> {
         match uio::list(&self.roots) {
@@ -174,9 +181,26 @@ impl Kernel {
         });
     }
 
-    /// Whether a tool waits for an answer.
-    pub(super) fn owes(&self) -> bool {
-        !self.owed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Whether a tool waits for an answer. So many of them are left to others.
+    pub(super) fn owes(&self, left: usize) -> bool {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).len() > left
+    }
+
+    /// Makes the kernel know a device's new medium, on a thread of its own; it asks us whether that is right. `done` is told.
+    pub(super) fn keep_medium(
+        &self,
+        id: &BackstoreId,
+        dev_config: String,
+        size: u64,
+        done: impl FnOnce(Result<(), (i32, String)>) + Send + 'static,
+    ) {
+        let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
+        self.spawn("medium", move || {
+            let backstore = Backstore::at(&roots, &id);
+            let kept = backstore.set_attribute("dev_config", dev_config).and_then(|()| backstore.set_attribute("dev_size", size));
+            done(kept.map_err(|error| (error.errno().unwrap_or(libc::EIO), error.to_string())));
+            let _ = happenings.send(Happening::MediumKept(id));
+        });
     }
 
     /// Keeps the kernel from sending events, as long as the value lives: tools are told to try again.
@@ -274,7 +298,7 @@ fn input_of(token: Token, event: &Event) -> Option<Input> {
     let name = DeviceName::parse(&event.device)?;
     Some(match &event.kind {
         EventKind::Added => Input::Added { token, minor: event.minor, name },
-        EventKind::Removed => Input::Removed { token, id: name.id },
+        EventKind::Removed => Input::Removed { token, id: name.id, of: name.subtype },
         EventKind::Reconfigured(change) => {
             let (change, subtype) = match change {
                 Change::Config(config) => {
@@ -284,7 +308,7 @@ fn input_of(token: Token, event: &Event) -> Option<Input> {
                 Change::Size(bytes) => (DeviceChange::Size(*bytes), None),
                 Change::WriteCache(on) => (DeviceChange::WriteCache(*on), None),
             };
-            Input::Reconfigured { token, id: name.id, change, subtype }
+            Input::Reconfigured { token, id: name.id, of: name.subtype, change, subtype }
         }
         EventKind::Malformed => return None,
     })

@@ -119,6 +119,10 @@ impl Supervisor {
                 ),
             ));
         }
+        if let Some(program) = self.programs.get(subtype) {
+            let pid = program.pid;
+            return Err(self.refuse(key, format!("{path}: its subtype {subtype:?} is taken by the program {pid} on the bus")));
+        }
         let same = |host: &Host| host.name() == Some(HostName::of_handler(subtype));
         let Some(other) = self.hosts.iter().find(|(_, host)| same(host) && host.plugin != plugin).map(|(key, _)| *key) else {
             return Ok(());

@@ -12,28 +12,36 @@
 //! | `statistics` | what was done for devices, as it is in shared memory |
 //! | `questions` | what the bus asks |
 //! | `settings` | the configuration, read again |
+//! | `announce` | what the bus is told of by itself |
+//! | `programs` | programs that serve a subtype themselves |
+//! | `media` | media of removable disks |
 mod adoption;
+mod announce;
 mod hosts;
 mod kernel;
 mod loading;
 pub mod machine;
+mod media;
 mod process;
+mod programs;
 mod questions;
 mod replacement;
 mod settings;
 mod statistics;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
 };
 
+use announce::Told;
 use hosts::{Host, HostKey};
 use kernel::{Kernel, Prepared};
 use machine::{Action, HostName, Input, Machine, Settings, State};
+use programs::Programs;
 use questions::Waiting;
 pub use replacement::successor_answer;
 use replacement::{Handover, Replacement};
@@ -63,6 +71,8 @@ pub(crate) enum Happening {
     HostSaid(HostKey, u64, FromHost),
     /// With how it ended.
     HostGone(HostKey, u64, String),
+    /// The kernel knows a device's new medium, or does not take it.
+    MediumKept(BackstoreId),
     /// Whether the program at our path can take over.
     Successor(Result<(), String>),
     Bus(Question),
@@ -103,8 +113,15 @@ pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
     let adopted = adoption::adopt(&supervisor.run);
     let adopted = supervisor.keep(adopted);
     supervisor.start_hosts(&happened);
-    supervisor.bus = Bus::start(happenings.clone(), supervisor.handlers());
-    let pending = match Kernel::connect(Roots::default(), &supervisor.config, happenings) {
+    let (level, check) = (supervisor.config.log_level.clone(), supervisor.config.check_timeout());
+    supervisor.bus = Bus::start(happenings.clone(), supervisor.handlers(), level, check);
+    // Among it the programs that are on the bus already.
+    while let Ok(happening) = happened.try_recv() {
+        supervisor.happened(happening);
+    }
+    let mut foreign = supervisor.config.foreign_subtypes.clone();
+    foreign.extend(supervisor.programs.keys().cloned());
+    let pending = match Kernel::connect(Roots::default(), &supervisor.config, &foreign, happenings) {
         Ok((kernel, pending)) => {
             supervisor.kernel = Some(kernel);
             pending
@@ -140,6 +157,10 @@ struct Supervisor {
     machine: Machine,
     kernel: Option<Kernel>,
     bus: Option<Bus>,
+    programs: Programs,
+    /// Devices that get another medium at the moment.
+    media: HashSet<BackstoreId>,
+    told: Told,
     prepared: HashMap<BackstoreId, Prepared>,
     pages: Pages,
     waiting: HashMap<u64, (Waiting, Instant)>,
@@ -180,6 +201,9 @@ impl Supervisor {
             machine,
             kernel: None,
             bus: None,
+            programs: Programs::new(),
+            media: HashSet::new(),
+            told: Told::default(),
             prepared: HashMap::new(),
             pages: Pages::default(),
             waiting: HashMap::new(),
@@ -208,7 +232,10 @@ impl Supervisor {
                 Some(at) => happened.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             match happening {
-                Ok(happening) => self.happened(happening),
+                Ok(happening) => {
+                    self.happened(happening);
+                    self.announce_soon();
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -224,7 +251,7 @@ impl Supervisor {
     fn next_deadline(&self) -> Option<Instant> {
         let hosts = self.hosts.values().filter_map(Host::restart_at);
         let waiting = self.waiting.values().map(|(_, deadline)| *deadline);
-        let own = self.machine.next_tick().into_iter().chain(self.end).chain(self.replacement_deadline());
+        let own = self.machine.next_tick().into_iter().chain(self.end).chain(self.replacement_deadline()).chain(self.told.at);
         hosts.chain(waiting).chain(own).chain(self.watchdog.next()).chain([self.look]).min()
     }
 
@@ -237,12 +264,19 @@ impl Supervisor {
         }
         let late: Vec<u64> = self.waiting.iter().filter(|(_, (_, at))| *at <= now).map(|(request, _)| *request).collect();
         for request in late {
-            if let Some((Waiting::Check(question), _)) = self.waiting.remove(&request) {
-                let seconds = self.config.check_timeout_seconds;
-                question.answer_check(false, format!("the handler did not answer within {seconds} s"));
+            match self.waiting.remove(&request) {
+                Some((Waiting::Check(question), _)) => {
+                    let seconds = self.config.check_timeout_seconds;
+                    question.answer_check(false, format!("the handler did not answer within {seconds} s"));
+                }
+                Some((Waiting::Medium(change), _)) => self.medium_late(change),
+                _ => {}
             }
         }
         self.replacements_wait();
+        if self.told.at.is_some_and(|at| at <= now) {
+            self.announce();
+        }
         if self.look <= now {
             self.look_for_hosts(now);
         }
@@ -321,6 +355,9 @@ impl Supervisor {
                     self.host_gone(key, &ended);
                 }
             }
+            Happening::MediumKept(id) => {
+                self.media.remove(&id);
+            }
             Happening::Successor(outcome) => self.successor(outcome),
             Happening::Bus(question) => self.asked(question),
             Happening::ConfigChanged => self.config_changed(),
@@ -344,6 +381,7 @@ impl Supervisor {
         let Some(kernel) = &self.kernel else { return };
         match action {
             Action::AnswerKernel { token, status } => kernel.answer(token, status),
+            Action::Disown { token } => kernel.disown(token),
             Action::Prepare { id, minor, take_over } => {
                 kernel.prepare(&id, minor, take_over, self.prepared.get(&id).cloned());
             }
@@ -522,12 +560,15 @@ impl Supervisor {
         // Answers that it owes are not coming.
         let owed = |waiting: &Waiting| match waiting {
             Waiting::Check(Question::CheckConfig { subtype, .. }) => name.device.is_none() && *subtype == name.subtype,
+            Waiting::Medium(change) => change.host == name,
             _ => false,
         };
         let lost: Vec<u64> = self.waiting.iter().filter(|(_, (w, _))| owed(w)).map(|(r, _)| *r).collect();
         for request in lost {
-            if let Some((Waiting::Check(question), _)) = self.waiting.remove(&request) {
-                question.answer_check(false, "the handler ended; try again".into());
+            match self.waiting.remove(&request) {
+                Some((Waiting::Check(question), _)) => question.answer_check(false, "the handler ended; try again".into()),
+                Some((Waiting::Medium(change), _)) => self.medium_lost(change),
+                _ => {}
             }
         }
         self.input(Input::HostDown { host: name });

@@ -6,7 +6,10 @@ use tcmu::{BackstoreId, server::counters::Counters};
 use super::{
     Supervisor,
     hosts::Host,
+    kernel::Prepared,
     machine::{self, HostName},
+    media::MediumChange,
+    programs::program_row,
     replacement::is_outdated,
 };
 use crate::{
@@ -18,6 +21,7 @@ use crate::{
 /// What an answer of a host is for.
 pub(super) enum Waiting {
     Check(Question),
+    Medium(MediumChange),
 }
 
 impl Supervisor {
@@ -29,6 +33,21 @@ impl Supervisor {
 
     /// A question from the bus.
     pub(super) fn asked(&mut self, question: Question) {
+        let question = match question {
+            Question::ChangeMedium { medium, reply } => return self.change_medium(medium, reply),
+            Question::Register { program, reply } => {
+                let outcome = self.register(program);
+                let _ = reply.send(outcome);
+                return;
+            }
+            Question::Unregister { subtype, owner, reply } => {
+                let was = self.unregister(&subtype, &owner);
+                let _ = reply.send(was);
+                return;
+            }
+            Question::BusGone => return self.unregister_all(),
+            other => other,
+        };
         match &question {
             Question::CheckConfig { subtype, config, .. } => {
                 let (subtype, config) = (subtype.clone(), config.clone());
@@ -40,7 +59,8 @@ impl Supervisor {
                 self.send(&host, ToHost::CheckConfig { id: request, config });
             }
             Question::Handlers { .. } => {
-                let rows = self.hosts.values().filter(|host| host.device.is_none()).map(handler_row).collect();
+                let plugins = self.hosts.values().filter(|host| host.device.is_none()).map(handler_row);
+                let rows = plugins.chain(self.programs.values().map(program_row)).collect();
                 question.answer_rows(rows);
             }
             Question::Devices { .. } => question.answer_rows(self.device_rows()),
@@ -64,30 +84,35 @@ impl Supervisor {
                 }
                 question.answer_check(valid, "error, warn, info, debug or trace is needed".into());
             }
+            Question::ChangeMedium { .. } | Question::Register { .. } | Question::Unregister { .. } | Question::BusGone => {}
         }
     }
 
     pub(super) fn answered(&mut self, request: u64, outcome: Outcome) {
-        if let Some((Waiting::Check(question), _)) = self.waiting.remove(&request) {
-            match outcome {
-                Outcome::Refused { message, .. } => question.answer_check(false, message),
-                Outcome::Done => question.answer_check(true, "success".into()),
-            }
+        match (self.waiting.remove(&request), outcome) {
+            (Some((Waiting::Check(question), _)), Outcome::Refused { message, .. }) => question.answer_check(false, message),
+            (Some((Waiting::Check(question), _)), Outcome::Done) => question.answer_check(true, "success".into()),
+            (Some((Waiting::Medium(change), _)), outcome) => self.medium_answered(change, outcome),
+            _ => {}
         }
     }
 
     fn device_rows(&self) -> Vec<Row> {
         let row = |(id, device): (&BackstoreId, &machine::Device)| {
             let pid = self.host_of(&device.host).and_then(Host::pid).unwrap_or(0);
-            let size = self.prepared.get(id).map_or(0, |prepared| prepared.facts.size);
             let counters = self.pages.read(id);
-            device_row(id, device, self.state_of(device), counters.as_ref(), size, pid)
+            device_row(id, device, self.state_of(device), counters.as_ref(), self.prepared.get(id), pid)
         };
         self.machine.devices().iter().map(row).collect()
     }
 }
 
-fn handler_row(host: &Host) -> Row {
+/// What is known of a device's size without asking its handler.
+pub(super) fn size_of(device: &machine::Device, prepared: Option<&Prepared>) -> u64 {
+    device.size.unwrap_or_else(|| prepared.map_or(0, |prepared| prepared.facts.size))
+}
+
+pub(super) fn handler_row(host: &Host) -> Row {
     let mut row: Row = vec![("plugin".into(), Field::Text(host.plugin.display().to_string()))];
     if let Some(facts) = host.handler() {
         row.push(("subtype".into(), Field::Text(facts.subtype.clone())));
@@ -102,7 +127,12 @@ fn handler_row(host: &Host) -> Row {
         None if host.is_ready() => "running".into(),
         None => starting(host),
     };
+    row.push(("external".into(), Field::Flag(false)));
+    row.push(("running".into(), Field::Flag(host.is_ready() && host.unloadable.is_none())));
     row.push(("state".into(), Field::Text(state)));
+    if let Some(user) = host.facts.as_ref().and_then(|facts| facts.user.as_ref()) {
+        row.push(("user".into(), Field::Text(user.clone())));
+    }
     row.push(("outdated".into(), Field::Flag(host.facts.as_ref().is_some_and(is_outdated))));
     row.push(("pid".into(), Field::Number(u64::from(host.pid().unwrap_or(0)))));
     row.push(("restarts".into(), Field::Number(host.restarts)));
@@ -121,21 +151,25 @@ fn starting(host: &Host) -> String {
     }
 }
 
-fn device_row(
+pub(super) fn device_row(
     id: &BackstoreId,
     device: &machine::Device,
     state: String,
     counters: Option<&Counters>,
-    size: u64,
+    prepared: Option<&Prepared>,
     pid: u32,
 ) -> Row {
+    let size = counters.map(|counters| counters.size).filter(|size| *size > 0);
     let mut row: Row = vec![
         ("device".into(), Field::Text(id.to_string())),
         ("handler".into(), Field::Text(device.name.subtype.clone())),
         ("config".into(), Field::Text(device.name.config.clone())),
         ("uio".into(), Field::Text(format!("uio{}", device.minor))),
+        ("stage".into(), Field::Text(format!("{:?}", device.state.stage()).to_lowercase())),
         ("state".into(), Field::Text(state)),
-        ("size".into(), Field::Number(counters.map(|counters| counters.size).filter(|size| *size > 0).unwrap_or(size))),
+        ("hangs".into(), Field::Flag(device.hangs.is_some())),
+        ("size".into(), Field::Number(size.unwrap_or_else(|| size_of(device, prepared)))),
+        ("block_size".into(), Field::Number(prepared.map_or(0, |prepared| u64::from(prepared.facts.block_size)))),
         ("pid".into(), Field::Number(u64::from(pid))),
     ];
     if let Some(counters) = counters {

@@ -289,12 +289,12 @@ impl Supervisor {
                 handover.at = Some(Instant::now() + Duration::from_millis(50));
             }
         };
-        if !in_any_case && (kernel.owes() || !self.replacements.is_empty()) {
+        if !in_any_case && (kernel.owes(self.machine.left()) || !self.replacements.is_empty()) {
             return later(&mut self.handover);
         }
         // Whoever enables or removes a device in between is told to try again, and does not wait for an answer that nobody gives.
         let block = kernel.hold_events();
-        if !in_any_case && kernel.owes() {
+        if !in_any_case && kernel.owes(self.machine.left()) {
             return later(&mut self.handover);
         }
         // The next one has the watchdog's whole time to begin.

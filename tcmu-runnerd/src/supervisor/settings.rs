@@ -87,6 +87,9 @@ impl Supervisor {
     pub(super) fn set_log_level(&mut self, level: &str) {
         crate::logging::set_level(level);
         level.clone_into(&mut self.config.log_level);
+        if let Some(bus) = &self.bus {
+            bus.set_log_level(level);
+        }
         self.settings_changed();
     }
 

@@ -29,10 +29,11 @@ impl Machine {
     }
 
     pub(super) fn prepared(&mut self, id: &BackstoreId, outcome: Result<(), (i32, String)>, now: Instant) {
-        let Some(device) = self.devices.get(id).filter(|device| device.state == State::Preparing) else { return };
+        let Some(device) = self.devices.get_mut(id).filter(|device| device.state == State::Preparing) else { return };
         if device.unwanted {
             return self.forget(id, now);
         }
+        device.size = None;
         let ready = self.hosts.get(&device.host) == Some(&HostState::Up);
         match outcome {
             Ok(()) if ready => self.open(id, now),

@@ -11,7 +11,7 @@ use crate::protocol::DeviceChange;
 
 impl Machine {
     pub(super) fn added(&mut self, token: Token, minor: u32, name: DeviceName, now: Instant) {
-        if self.settings.foreign.contains(&name.subtype) {
+        if self.leave_to_program(token, &name.id, &name.subtype, -libc::ENOENT) {
             return;
         }
         let refuse = if self.stopping {
@@ -90,7 +90,7 @@ impl Machine {
         subtype: Option<&str>,
         now: Instant,
     ) {
-        let Some(device) = self.devices.get_mut(id) else { return self.unknown_reconfigured(token, subtype) };
+        let Some(device) = self.devices.get_mut(id) else { return self.answer_kernel(Some(token), -libc::ENODEV) };
         if subtype.is_some_and(|subtype| subtype != device.name.subtype) {
             tracing::warn!(device = %id, "a device cannot move to another handler");
             return self.answer_kernel(Some(token), -libc::EINVAL);
@@ -119,12 +119,6 @@ impl Machine {
         self.actions.push(Action::Reconfigure { request, id: id.clone(), host, change });
     }
 
-    fn unknown_reconfigured(&mut self, token: Token, subtype: Option<&str>) {
-        if !subtype.is_some_and(|subtype| self.settings.foreign.contains(subtype)) {
-            self.answer_kernel(Some(token), -libc::ENODEV);
-        }
-    }
-
     /// Makes a device what it is by now for the kernel, which asked nobody.
     pub(super) fn put_right(&mut self, id: &BackstoreId, change: DeviceChange) {
         let Some(device) = self.devices.get(id).filter(|device| device.state == State::Serving) else { return };
@@ -142,7 +136,8 @@ impl Machine {
                 device.write_cache = Some(on);
                 self.note_cache(id, on);
             }
-            DeviceChange::Size(_) => {}
+            DeviceChange::Size(bytes) => device.size = Some(bytes),
+            DeviceChange::Medium { config, size } => (device.name.config, device.size) = (config, Some(size)),
         }
     }
 
@@ -152,6 +147,11 @@ impl Machine {
         if changed {
             self.actions.push(Action::KeepCachesOff { devices: self.caches_off.clone() });
         }
+    }
+
+    /// A device has another medium, as nobody but its handler knows yet.
+    pub fn medium_changed(&mut self, id: &BackstoreId, config: String, size: u64) {
+        self.note_change(id, DeviceChange::Medium { config, size });
     }
 
     pub(super) fn present(&mut self, present: Vec<(u32, DeviceName)>, now: Instant) {
@@ -167,7 +167,7 @@ impl Machine {
                 }
                 continue;
             }
-            if self.settings.foreign.contains(&name.subtype) {
+            if self.is_foreign(&name.subtype) {
                 continue;
             }
             if !self.handlers.contains(&name.subtype) {
@@ -191,6 +191,7 @@ impl Device {
             name,
             state: State::Preparing,
             since: now,
+            size: None,
             host,
             hangs: None,
             write_cache: None,

@@ -7,8 +7,10 @@
 //! | `events` | what the kernel says |
 //! | `hosts` | handler hosts that come, go, hang, and are replaced |
 //! | `devices` | a device's way from one state to the next |
+//! | `foreign` | subtypes that other programs serve |
 mod devices;
 mod events;
+mod foreign;
 mod hosts;
 mod stage;
 
@@ -93,10 +95,12 @@ pub struct Found {
 pub enum Input {
     /// The kernel enables a device.
     Added { token: Token, minor: u32, name: DeviceName },
-    /// The kernel removes a device.
-    Removed { token: Token, id: BackstoreId },
-    /// The kernel changes a device.
-    Reconfigured { token: Token, id: BackstoreId, change: DeviceChange, subtype: Option<String> },
+    /// The kernel removes a device, which is of that subtype.
+    Removed { token: Token, id: BackstoreId, of: String },
+    /// The kernel changes a device, which is of the subtype `of`; the new config string may name another.
+    Reconfigured { token: Token, id: BackstoreId, of: String, change: DeviceChange, subtype: Option<String> },
+    /// A program that served a subtype is gone.
+    ProgramGone { subtype: String },
     /// All the devices there are: at the start, and after events were lost.
     Present(Vec<(u32, DeviceName)>),
     /// A device's descriptor is open (or was), and its facts are known. `ENODEV`: it isn't there any more.
@@ -133,6 +137,8 @@ pub enum Input {
 pub enum Action {
     /// Answer an event of the kernel: 0 or a negative `errno`.
     AnswerKernel { token: Token, status: i32 },
+    /// Forget an event of the kernel: another program answers it.
+    Disown { token: Token },
     /// Find out the device's facts and open its descriptor, if it isn't open. With `take_over`: block it and empty its ring first.
     Prepare { id: BackstoreId, minor: u32, take_over: bool },
     /// Find out whether the device is still what its host was told; [`Input::Changed`] if not. `unsure`: nobody knows what that was.
@@ -174,6 +180,8 @@ pub struct Device {
     pub state: State,
     /// Since when.
     pub since: Instant,
+    /// The size in bytes that its handler agreed to last; `None`: what it was prepared with.
+    pub size: Option<u64>,
     /// Who serves it.
     pub host: HostName,
     /// How old its oldest command is, if that is too old.
@@ -262,6 +270,9 @@ pub struct Machine {
     handlers: HashSet<String>,
     hosts: HashMap<HostName, HostState>,
     settings: Settings,
+    /// Subtypes of programs that are registered.
+    programs: HashSet<String>,
+    left: HashMap<BackstoreId, foreign::Left>,
     requests: HashMap<Request, Asked>,
     next_request: Request,
     /// Devices whose write cache was switched off.
@@ -278,6 +289,8 @@ impl Machine {
             handlers: HashSet::new(),
             hosts: HashMap::new(),
             settings,
+            programs: HashSet::new(),
+            left: HashMap::new(),
             requests: HashMap::new(),
             next_request: first_request,
             caches_off: BTreeSet::new(),
@@ -344,10 +357,17 @@ impl Machine {
     pub fn handle(&mut self, input: Input, now: Instant) -> Vec<Action> {
         match input {
             Input::Added { token, minor, name } => self.added(token, minor, name, now),
-            Input::Removed { token, id } => self.removed(token, &id, now),
-            Input::Reconfigured { token, id, change, subtype } => {
-                self.reconfigured(token, &id, change, subtype.as_deref(), now);
+            Input::Removed { token, id, of } => {
+                if !self.leave_to_program(token, &id, &of, 0) {
+                    self.removed(token, &id, now);
+                }
             }
+            Input::Reconfigured { token, id, of, change, subtype } => {
+                if !self.leave_to_program(token, &id, &of, -libc::EIO) {
+                    self.reconfigured(token, &id, change, subtype.as_deref(), now);
+                }
+            }
+            Input::ProgramGone { subtype } => self.program_gone(&subtype),
             Input::Present(present) => self.present(present, now),
             Input::Prepared { id, outcome } => self.prepared(&id, outcome, now),
             Input::Blocked { id } => {

@@ -80,7 +80,52 @@ fn unknown_subtypes_are_refused_and_foreign_ones_left_alone() {
     let answer = machine.handle(Input::Added { token: 1, minor: 0, name: unknown }, now);
     assert_eq!(answer, [Action::AnswerKernel { token: 1, status: -libc::ENOENT }]);
     let foreign = DeviceName { subtype: "other".into(), ..name(0) };
-    assert_eq!(machine.handle(Input::Added { token: 2, minor: 0, name: foreign }, now), []);
+    let id = foreign.id.clone();
+    let disowned = |token| [Action::Disown { token }];
+    assert_eq!(machine.handle(Input::Added { token: 2, minor: 0, name: foreign }, now), disowned(2));
+    // Also what names no config string.
+    let resized =
+        Input::Reconfigured { token: 3, id: id.clone(), of: "other".into(), change: DeviceChange::Size(5), subtype: None };
+    assert_eq!(machine.handle(resized, now), disowned(3));
+    assert_eq!(machine.handle(Input::Removed { token: 4, id, of: "other".into() }, now), disowned(4));
+}
+
+#[test]
+fn events_are_left_to_a_program_as_long_as_it_is_there() {
+    let (mut machine, now) = (machine(), Instant::now());
+    machine.add_program("program");
+    let of = |n| DeviceName { subtype: "program".into(), ..name(n) };
+    assert_eq!(machine.handle(Input::Added { token: 1, minor: 0, name: of(0) }, now), []);
+    assert_eq!(machine.handle(Input::Added { token: 2, minor: 1, name: of(1) }, now), []);
+    assert_eq!(machine.handle(Input::Present(vec![(0, of(0))]), now), [], "its devices are left alone");
+    // The kernel sends no other event of a device before it has an answer: the first one was answered.
+    let removed = Input::Removed { token: 3, id: name(0).id, of: "program".into() };
+    assert_eq!(machine.handle(removed, now), [Action::Disown { token: 1 }]);
+    assert_eq!(machine.left(), 2);
+    let mut gone = machine.handle(Input::ProgramGone { subtype: "program".into() }, now);
+    gone.sort_by_key(|action| format!("{action:?}"));
+    let answer = |token, status| Action::AnswerKernel { token, status };
+    assert_eq!(gone, [answer(2, -libc::ENOENT), answer(3, 0)], "who waits for it waits no more");
+    let added = machine.handle(Input::Added { token: 4, minor: 0, name: of(0) }, now);
+    assert_eq!(added, [answer(4, -libc::ENOENT)]);
+}
+
+#[test]
+fn a_config_string_that_the_device_has_already_is_no_change() {
+    let (mut machine, now) = (serving(1, settings()), Instant::now());
+    let id = name(0).id;
+    let config = |token, config: &str| Input::Reconfigured {
+        token,
+        id: name(0).id,
+        of: "file".into(),
+        change: DeviceChange::Config(config.into()),
+        subtype: Some("file".into()),
+    };
+    assert_eq!(machine.handle(config(1, "/x"), now), [Action::AnswerKernel { token: 1, status: 0 }]);
+    assert!(matches!(machine.handle(config(2, "/y"), now)[..], [Action::Reconfigure { .. }]));
+    machine.medium_changed(&id, "/z".into(), 512);
+    assert_eq!(machine.handle(config(3, "/z"), now), [Action::AnswerKernel { token: 3, status: 0 }]);
+    assert_eq!(machine.devices()[&id].size, Some(512));
 }
 
 #[test]
@@ -149,7 +194,7 @@ fn a_device_with_a_host_of_its_own_lives_and_dies_with_it() {
     let actions = machine.handle(Input::HostDown { host: host(0) }, now);
     assert_eq!(actions, [Action::Prepare { id: name(0).id, minor: 0, take_over: true }], "the other one is not touched");
     assert_eq!(machine.handle(Input::HostDown { host: file() }, now), [], "nor by the handler's own host");
-    let actions = machine.handle(Input::Removed { token: 9, id: name(1).id }, now);
+    let actions = machine.handle(Input::Removed { token: 9, id: name(1).id, of: "file".into() }, now);
     let [Action::Close { request, .. }] = actions[..] else { panic!("{actions:?}") };
     let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
     assert!(actions.contains(&Action::EndHost { host: host(1) }), "{actions:?}");
@@ -283,7 +328,8 @@ fn a_change_waits_for_a_host_that_is_away_for_a_moment() {
     let mut machine = serving(1, settings());
     let id = name(0).id;
     let change = |machine: &mut Machine, token| {
-        let input = Input::Reconfigured { token, id: name(0).id, change: DeviceChange::Size(512), subtype: None };
+        let input =
+            Input::Reconfigured { token, id: name(0).id, of: "file".into(), change: DeviceChange::Size(512), subtype: None };
         machine.handle(input, now)
     };
     machine.handle(Input::HostDown { host: file() }, now);
@@ -311,7 +357,7 @@ fn a_config_string_that_is_no_other_is_no_change() {
     let mut machine = serving(1, settings());
     let mut change = |token, config: &str| {
         let change = DeviceChange::Config(config.into());
-        let input = Input::Reconfigured { token, id: name(0).id, change, subtype: Some("file".into()) };
+        let input = Input::Reconfigured { token, id: name(0).id, of: "file".into(), change, subtype: Some("file".into()) };
         machine.handle(input, Instant::now())
     };
     assert_eq!(change(1, "/x"), [Action::AnswerKernel { token: 1, status: 0 }]);
@@ -323,7 +369,7 @@ fn a_write_cache_that_was_switched_stays_so_in_the_next_host() {
     let now = Instant::now();
     let mut machine = serving(1, settings());
     let change = DeviceChange::WriteCache(false);
-    let actions = machine.handle(Input::Reconfigured { token: 1, id: name(0).id, change, subtype: None }, now);
+    let actions = machine.handle(Input::Reconfigured { token: 1, id: name(0).id, of: "file".into(), change, subtype: None }, now);
     let [Action::Reconfigure { request, .. }] = actions[..] else { panic!("{actions:?}") };
     let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
     let off = || Action::KeepCachesOff { devices: [name(0).id].into() };
@@ -379,7 +425,7 @@ fn a_host_that_keeps_its_devices_is_killed_to_be_replaced() {
 fn a_device_that_its_host_does_not_let_go_of_is_asked_for_again_and_not_forgotten() {
     let now = Instant::now();
     let mut machine = serving(1, settings());
-    let actions = machine.handle(Input::Removed { token: 1, id: name(0).id }, now);
+    let actions = machine.handle(Input::Removed { token: 1, id: name(0).id, of: "file".into() }, now);
     let [Action::Close { request, .. }] = actions[..] else { panic!("{actions:?}") };
     assert_eq!(machine.handle(Input::Answer { request, outcome: refused(libc::ETIMEDOUT) }, now), []);
     assert_eq!(machine.devices()[&name(0).id].state, State::Closing);
@@ -630,6 +676,7 @@ impl World {
                 assert!(!self.open.values().any(|other| *other == host), "replaced with a device");
                 self.hosts.get_mut(&host.to_string()).unwrap().1 = false;
             }
+            Action::Disown { .. } => unreachable!("no device is another program's"),
             Action::Unblock { .. }
             | Action::Release { .. }
             | Action::FailCommands { .. }
@@ -685,11 +732,12 @@ impl World {
                 let token = self.token();
                 // Whoever still waits for it to be enabled may hear that it was, and not keep it.
                 self.adding.retain(|_, id| *id != name(n).id);
-                self.input(Input::Removed { token, id: name(n).id });
+                self.input(Input::Removed { token, id: name(n).id, of: "file".into() });
             }
             Move::Change(n) => {
                 let token = self.token();
-                self.input(Input::Reconfigured { token, id: name(n).id, change: DeviceChange::Size(512), subtype: None });
+                let change = DeviceChange::Size(512);
+                self.input(Input::Reconfigured { token, id: name(n).id, of: "file".into(), change, subtype: None });
             }
             Move::Present(there) => {
                 for n in (0..4).filter(|n| !there.contains(n)) {

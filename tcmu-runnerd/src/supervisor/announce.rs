@@ -1,0 +1,129 @@
+//! What the bus is told of by itself: each change of handlers and devices. It is found by comparing with what was told last, at most every
+//! [`PERIOD`], so that a thousand steps of a device cost one signal.
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
+
+use tcmu::BackstoreId;
+
+use super::{
+    Supervisor,
+    hosts::Host,
+    machine::{Device, HostName, Stage, State},
+    programs::program_row,
+    questions::{device_row, handler_row, size_of},
+};
+use crate::dbus::{Change, Row, Thing};
+
+/// How long changes are gathered before they are told.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// What was told last.
+#[derive(Default)]
+pub(super) struct Told {
+    handlers: BTreeMap<String, Row>,
+    devices: BTreeMap<BackstoreId, Facts>,
+    /// When to compare.
+    pub(super) at: Option<Instant>,
+}
+
+/// What is told of a device when it changes.
+#[derive(Debug, PartialEq)]
+struct Facts {
+    stage: Stage,
+    reason: Option<String>,
+    hangs: bool,
+    killed: bool,
+    config: String,
+    size: u64,
+    minor: u32,
+    pid: u32,
+}
+
+impl Facts {
+    fn of(device: &Device, killed: bool, size: u64, pid: u32) -> Facts {
+        let reason = match &device.state {
+            State::Failed { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        Facts {
+            stage: device.state.stage(),
+            reason,
+            hangs: device.hangs.is_some(),
+            killed,
+            config: device.name.config.clone(),
+            size,
+            minor: device.minor,
+            pid,
+        }
+    }
+}
+
+impl Supervisor {
+    /// Something happened: it is time to look soon.
+    pub(super) fn announce_soon(&mut self) {
+        if self.bus.is_some() {
+            self.told.at.get_or_insert_with(|| Instant::now() + PERIOD);
+        }
+    }
+
+    /// Tells the bus what is new.
+    pub(super) fn announce(&mut self) {
+        self.told.at = None;
+        let handlers = self.handlers_now();
+        let mut changes = Vec::new();
+        changed(&self.told.handlers, &handlers, |subtype, row| changes.push((Thing::Handler, subtype.clone(), row)));
+        self.told.handlers = handlers.into_iter().map(|(subtype, (_, row))| (subtype, row)).collect();
+
+        let hosts: HashMap<HostName, &Host> = self.hosts.values().filter_map(|host| Some((host.name()?, host))).collect();
+        let mut devices = BTreeMap::new();
+        for (id, device) in self.machine.devices() {
+            let pid = hosts.get(&device.host).and_then(|host| host.pid()).unwrap_or(0);
+            let killed = self.machine.is_killed(&device.host);
+            let facts = Facts::of(device, killed, size_of(device, self.prepared.get(id)), pid);
+            let was = self.told.devices.remove(id);
+            if was.as_ref() != Some(&facts) {
+                let row = device_row(id, device, self.state_of(device), None, self.prepared.get(id), pid);
+                let change = if was.is_some() { Change::Changed(row) } else { Change::Added(row) };
+                changes.push((Thing::Device, id.to_string(), change));
+            }
+            devices.insert(id.clone(), facts);
+        }
+        for id in self.told.devices.keys() {
+            changes.push((Thing::Device, id.to_string(), Change::Removed));
+        }
+        self.told.devices = devices;
+        if let Some(bus) = &self.bus {
+            bus.announce(changes);
+        }
+    }
+
+    /// Handlers as they are shown, and the part of it that is compared: not what changes by itself with time.
+    fn handlers_now(&self) -> BTreeMap<String, (Row, Row)> {
+        let mut now = BTreeMap::new();
+        let plugins = self.hosts.values().filter(|host| host.device.is_none());
+        // Of two plugins with the same subtype the one that is used.
+        let (used, refused): (Vec<_>, Vec<_>) = plugins.partition(|host| host.unloadable.is_none());
+        let programs = self.programs.values().map(|program| (program.subtype.clone(), program_row(program)));
+        let plugins = used.into_iter().chain(refused).map(|host| (host.subtype(), handler_row(host)));
+        for (subtype, row) in plugins.chain(programs) {
+            let compared = row.iter().filter(|(name, _)| !matches!(name.as_str(), "state" | "outdated")).cloned().collect();
+            now.entry(subtype).or_insert((row, compared));
+        }
+        now
+    }
+}
+
+fn changed(was: &BTreeMap<String, Row>, now: &BTreeMap<String, (Row, Row)>, mut tell: impl FnMut(&String, Change)) {
+    for (name, (row, compared)) in now {
+        match was.get(name) {
+            None => tell(name, Change::Added(row.clone())),
+            Some(before) if before != compared => tell(name, Change::Changed(row.clone())),
+            Some(_) => {}
+        }
+    }
+    for name in was.keys().filter(|name| !now.contains_key(*name)) {
+        tell(name, Change::Removed);
+    }
+}
