@@ -231,6 +231,7 @@ fn a_read_only_device_is_write_protected() {
 fn a_resize_is_announced_by_a_unit_attention() {
     let (mut kernel, attached, _) = disk();
     attached.reconfigure(&Change::Size(2 * BLOCKS * 512)).unwrap();
+    assert_eq!(attached.counters().size, 2 * BLOCKS * 512);
     assert_eq!(run(&mut kernel, &[0x12, 0, 0, 0, 36, 0], Data::In(36)).status, 0, "INQUIRY reports no unit attention");
     assert_eq!(sense(&run(&mut kernel, &[0; 6], Data::None)), (SenseKey::UnitAttention, 0x2a, 9));
     assert_eq!(run(&mut kernel, &[0; 6], Data::None).status, 0);
@@ -328,8 +329,10 @@ fn another_medium_is_announced_unless_initiators_keep_the_old_one_in() {
     attached.reconfigure(&medium("d", 8 * 512)).unwrap();
     assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0));
     assert_eq!(read(&mut kernel).status, 0);
+    // Of the handler's own doing the serving thread hears later.
     attached.medium_changed();
-    assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0), "the handler's own doing");
+    let announced = (0..1000).map(|_| read(&mut kernel)).find(|answer| answer.status != 0);
+    assert_eq!(announced.map(|answer| sense(&answer)), Some((SenseKey::UnitAttention, 0x28, 0)));
 }
 
 #[test]

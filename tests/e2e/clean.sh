@@ -5,6 +5,7 @@ M=/sys/module/target_core_user/parameters
 pkill -KILL fio
 pkill -KILL -f tcmu-runnerd
 pkill -KILL own_loop
+pkill -KILL -f e2e/clients
 pkill -KILL disk
 modprobe -r scsi_debug
 # Whoever waits for the dead daemon waits no more, and nothing that comes now waits.

@@ -6,7 +6,12 @@ load() {
         --verify_fatal=1 --verify_backlog=64 --time_based --runtime=3600 --output-format=json --output=$W/"$1".json "${@:3}" \
         >$W/"$1".err 2>&1 &
     LOADS+=("$!:$1")
+    # It takes no notice of a signal before it has begun.
+    wait_for 60 writes_more "${2##*/}" "$(writes "${2##*/}")"
 }
+
+writes() { awk '{ print $5 }' /sys/block/"$1"/stat; }
+writes_more() { [ "$(writes "$1")" -gt "$2" ]; }
 
 # All loads still ran, none with an error.
 loads_end() {

@@ -52,7 +52,17 @@ impl Description<'_> {
     /// The command's name as the standards write it; `OPCODE 0x..` for those that this software doesn't know.
     pub fn name(&self) -> String {
         match self.opcode {
-            None => format!("OPCODE {:#04x}", be::u8(self.cdb, 0)),
+            // Those that the kernel answers.
+            None => match be::u8(self.cdb, 0) {
+                0x16 => "RESERVE(6)".into(),
+                0x17 => "RELEASE(6)".into(),
+                0x56 => "RESERVE(10)".into(),
+                0x57 => "RELEASE(10)".into(),
+                0x5e => "PERSISTENT RESERVE IN".into(),
+                0x5f => "PERSISTENT RESERVE OUT".into(),
+                0xa0 => "REPORT LUNS".into(),
+                other => format!("OPCODE {other:#04x}"),
+            },
             Some(Opcode::OrWrite16) => "ORWRITE(16)".into(),
             Some(Opcode::Prefetch10) => "PRE-FETCH(10)".into(),
             Some(Opcode::Prefetch16) => "PRE-FETCH(16)".into(),

@@ -203,13 +203,14 @@ impl DeviceServer {
 
     /// The device changed; initiators are told by a unit attention.
     pub fn change(&mut self, info: DeviceInfo) {
-        self.counters.cells().size.set(info.size());
-        self.unit.change(info);
+        self.with_unit(|unit| unit.change(info));
     }
 
-    /// Where the write cache is switched on or off although the handler can't.
-    pub(super) fn unit(&mut self) -> &mut Unit {
-        &mut self.unit
+    /// Does something with the unit, whose size may be another after that.
+    pub(super) fn with_unit<T>(&mut self, run: impl FnOnce(&mut Unit) -> T) -> T {
+        let done = run(&mut self.unit);
+        self.counters.cells().size.set(self.unit.info().size());
+        done
     }
 
     /// Who may take part in copies.

@@ -296,7 +296,7 @@ impl Attached {
         self.reactor.send(Message::With(
             self.key,
             Box::new(move |server| {
-                let _ = tell.send(run(server.unit()));
+                let _ = tell.send(server.with_unit(run));
             }),
         ));
         done.recv().map_err(|_| Refusal::new(libc::ENODEV, "the device is gone"))
@@ -319,7 +319,7 @@ impl Attached {
     /// The handler says that the medium was changed or removed.
     pub fn medium_changed(&self) {
         let info = self.info();
-        self.reactor.send(Message::With(self.key, Box::new(move |server| server.unit().change_medium(info))));
+        self.reactor.send(Message::With(self.key, Box::new(move |server| server.with_unit(|unit| unit.change_medium(info)))));
     }
 
     /// The handler says that the device's size became `bytes`.
