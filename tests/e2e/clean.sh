@@ -23,8 +23,8 @@ timeout 20 iscsiadm -m session -u
 mount | awk '/\/tmp\/e2e/ { print $3 }' | xargs -r timeout 10 umount -l
 for portal in $C/iscsi/*/tpgt_1; do
     echo 0 >"$portal/enable"
-    rm "$portal"/lun/lun_0/*disk*
-    timeout 10 rmdir "$portal/lun/lun_0" "$portal"/np/* "$portal" "${portal%/tpgt_1}"
+    for link in "$portal"/acls/*/lun_*/* "$portal"/lun/lun_*/*; do [ -L "$link" ] && timeout 10 rm "$link"; done
+    timeout 10 rmdir "$portal"/acls/*/lun_* "$portal"/acls/* "$portal"/lun/lun_* "$portal"/np/* "$portal" "${portal%/tpgt_1}"
 done
 for link in $C/loopback/*/tpgt_1/lun/lun_*/*; do [ -L "$link" ] && timeout 10 rm "$link"; done
 for target in $C/loopback/naa.*; do timeout 10 rmdir "$target"/tpgt_1/lun/lun_* "$target/tpgt_1" "$target"; done

@@ -81,10 +81,14 @@ impl Supervisor {
         for (id, device) in self.machine.devices() {
             let pid = hosts.get(&device.host).and_then(|host| host.pid()).unwrap_or(0);
             let killed = self.machine.is_killed(&device.host);
-            let facts = Facts::of(device, killed, size_of(device, self.prepared.get(id)), pid);
+            // The host knows first when it is another one.
+            let counters = self.pages.read(id);
+            let size = counters.as_ref().map(|counters| counters.size).filter(|size| *size > 0);
+            let size = size.unwrap_or_else(|| size_of(device, self.prepared.get(id)));
+            let facts = Facts::of(device, killed, size, pid);
             let was = self.told.devices.remove(id);
             if was.as_ref() != Some(&facts) {
-                let row = device_row(id, device, self.state_of(device), None, self.prepared.get(id), pid);
+                let row = device_row(id, device, self.state_of(device), counters.as_ref(), self.prepared.get(id), pid);
                 let change = if was.is_some() { Change::Changed(row) } else { Change::Added(row) };
                 changes.push((Thing::Device, id.to_string(), change));
             }

@@ -1,4 +1,5 @@
 # A handler is restarted with another plugin file under verified I/O: no error; a plugin that cannot be loaded changes nothing.
+# limit: 400
 . ./lib.sh
 . ./load.sh
 plugins file alloc

@@ -13,7 +13,7 @@ use super::disk::{
     plan::{self, Allow, Change, Plan},
     records,
     size::Size,
-    spec::{DiskSpec, WRITE_CACHE},
+    spec::DiskSpec,
     steps,
 };
 
@@ -114,13 +114,7 @@ fn bring(machine: &Machine, disk: &Disk, changes: &[Change]) -> anyhow::Result<(
             steps::delete(machine, &live, false)?;
             steps::create(machine, &disk.spec)?;
         }
-        (_, Some(live)) => {
-            // The kernel's attribute is 0 from the start, whatever the handler does: that it says "off" does not make it so.
-            if disk.spec.write_cache == Some(false) && live.attribute_text(WRITE_CACHE).is_ok_and(|text| text == "0") {
-                live.set_attribute(WRITE_CACHE, 0)?;
-            }
-            steps::carry_out(machine, &live, &disk.spec, changes)?;
-        }
+        (_, Some(live)) => steps::carry_out(machine, &live, &disk.spec, changes)?,
         (_, None) => {}
     }
     records::note(machine, &disk.spec.name, &disk.file);

@@ -52,8 +52,7 @@ fn spec_of(machine: &Machine, disk: &Backstore) -> anyhow::Result<DiskSpec> {
     spec.hba = Some(disk.id().hba);
     spec.block_size = (facts.block_size != 512).then_some(facts.block_size);
     spec.serial = disk.serial();
-    // 0 is what the kernel begins with, whatever the handler does.
-    spec.write_cache = disk.attribute_text(WRITE_CACHE).is_ok_and(|text| text == "1").then_some(true);
+    spec.write_cache = disk.attribute_text(WRITE_CACHE).ok().map(|text| text == "1");
     for (name, default) in DEFAULTS {
         if let Ok(value) = disk.attribute_text(name)
             && value != default
