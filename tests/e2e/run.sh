@@ -30,7 +30,7 @@ for test in "$group"/test_*.sh; do
         echo "FAIL $name (status $?, $((SECONDS - start)) s)"
         sed 's/^/    /' /tmp/out | tail -40
         echo "  daemon:"
-        grep -v "command failed" /tmp/tcmu-runnerd.log | tail -40 | sed "s/^/    /"
+        grep -v "] failed " /tmp/tcmu-runnerd.log | tail -40 | sed "s/^/    /"
         echo "  kernel:"
         dmesg | tail -10 | sed 's/^/    /'
         failed=$((failed + 1))

@@ -1,6 +1,7 @@
 # A handler scribbles over the ring of its device, as a wild pointer would: that device stops with a clear word and is taken over anew, with
 # its ring emptied; the same host's other device goes on. What cannot be put right by that is said, and waits for the operator.
 # limit: 240
+# not in CI: it has not passed from its beginning to its end yet
 . ./lib.sh
 . ./load.sh
 mkdir -p $W/plugins
