@@ -8,13 +8,16 @@ use std::{
 use tcmu::BackstoreId;
 
 use super::{
-    Supervisor,
+    Happening, Supervisor,
     hosts::Host,
     machine::{Device, HostName, Stage, State},
     programs::program_row,
     questions::{device_row, handler_row, size_of},
 };
-use crate::dbus::{Change, Row, Thing};
+use crate::{
+    dbus::{Change, Row, Thing},
+    protocol::FromHost,
+};
 
 /// How long changes are gathered before they are told.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -61,6 +64,12 @@ impl Facts {
 }
 
 impl Supervisor {
+    /// Whether something may be new by this. That a host is there and all goes well is not: it says so all the time.
+    pub(super) fn is_news(&self, happening: &Happening) -> bool {
+        let well = matches!(happening, Happening::HostSaid(_, _, FromHost::Alive { late }) if late.is_empty());
+        !well || self.machine.devices().values().any(|device| device.hangs.is_some())
+    }
+
     /// Something happened: it is time to look soon.
     pub(super) fn announce_soon(&mut self) {
         if self.bus.is_some() {

@@ -233,8 +233,11 @@ impl Supervisor {
             };
             match happening {
                 Ok(happening) => {
+                    let news = self.is_news(&happening);
                     self.happened(happening);
-                    self.announce_soon();
+                    if news {
+                        self.announce_soon();
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,

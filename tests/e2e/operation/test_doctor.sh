@@ -1,6 +1,8 @@
 # The doctor finds what was broken on purpose, and what it says mends it.
 . ./lib.sh
 mkdir -p /run/dbus
+# Another test's targetcli may have moved it.
+mkdir -p "$(cat $C/dbroot)/pr" "$(cat $C/dbroot)/alua"
 wrong() { # WHAT MEND
     ! tcmuctl doctor >$W/out 2>&1 || fail "nothing is wrong, it says: $(cat $W/out)"
     grep -A1 -F -- "$1" $W/out >$W/found || fail "no $1 in $(cat $W/out)"
