@@ -1,5 +1,6 @@
 # Counters agree with what was done, and outlive the handler's process; metrics are valid OpenMetrics; slow and failing commands are in the
 # log in words; a trace has every command.
+# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 . ./load.sh
 COMMANDS=${COMMANDS:-200}
