@@ -155,6 +155,7 @@ class Kernel:
 
 
 TARGETS = {
+    # As targetcli makes them.
     "tcmu-runner qcow": Runner(f"qcow/{IMAGE}"),
     "bare loop": Bare(0),
     "bare loop, polling 20 us": Bare(20, only="4k rand"),
@@ -162,10 +163,13 @@ TARGETS = {
     "bare loop on a file": Bare(0, IMAGE),
     "LIO fileio": Kernel("fileio_0", [f"fd_dev_name={IMAGE},fd_dev_size={SIZE},fd_buffered_io=1"]),
     "LIO ramdisk": Kernel("rd_mcp_0", [f"rd_pages={SIZE // 4096}"]),
-    "null": Ours("null/x;fill=off"),
-    "alloc": Ours("alloc/x", filled=True),
-    "file": Ours(f"file/{IMAGE}"),
-    "file, 2048 sectors": Ours(f"file/{IMAGE}", "hw_max_sectors=2048", only="128k|1M"),
+    # As tcmuctl makes them.
+    "null": Ours("null/x;fill=off", "hw_max_sectors=2048"),
+    "alloc": Ours("alloc/x", "hw_max_sectors=2048", filled=True),
+    "file": Ours(f"file/{IMAGE}", "hw_max_sectors=2048"),
+    # The other way round.
+    "file, 128 sectors": Ours(f"file/{IMAGE}", only="128k|1M"),
+    "tcmu-runner qcow, 2048 sectors": Runner(f"qcow/{IMAGE}", "hw_max_sectors=2048", only="128k|1M"),
 }
 
 LARGE, SMALL = "128k|1M", "4k rand.*, depth 32"

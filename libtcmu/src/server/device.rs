@@ -36,6 +36,9 @@ use crate::{
 /// Entries taken in one turn, so that one busy device does not keep a thread from its others.
 const TURN: usize = 256;
 
+/// Bytes of plain commands after which a turn takes no more: those who wait for the first of them go on while the next are done.
+const TURN_BYTES: u64 = 256 << 10;
+
 /// Pieces of long commands done in one turn, for the same reason; the others wait for the next.
 const PIECES: usize = 8;
 
@@ -310,13 +313,13 @@ impl DeviceServer {
             self.counters.cells().in_flight(self.in_flight as u64);
             taken
         } else {
-            Ok(0)
+            Ok((0, false))
         };
         // What was taken goes to the handler and comes back, also from a ring that makes no sense any more.
         let settled = self.settle();
         self.end_turn();
         settled?;
-        let taken = taken?;
+        let (taken, full) = taken?;
         if self.ring.publish() {
             self.counters.cells().kicks.add(1);
             self.bell.kick()?;
@@ -329,7 +332,7 @@ impl DeviceServer {
             self.counters.cells().batches.add(1);
         }
         self.counters.cells().in_flight(self.in_flight as u64);
-        Ok(if taken == TURN || !self.later.is_empty() { Turn::More } else { Turn::Idle })
+        Ok(if full || !self.later.is_empty() { Turn::More } else { Turn::Idle })
     }
 
     /// Entries that turns took since this was asked last.
@@ -344,11 +347,11 @@ impl DeviceServer {
         self.came_back(index)
     }
 
-    /// Takes what is on the ring, as far as a turn goes: how many entries.
+    /// Takes what is on the ring, as far as a turn goes: how many entries, and whether there may be more.
     #[inline(never)]
-    fn take_entries(&mut self) -> Result<usize, ServeError> {
-        let mut taken = 0;
-        while taken < TURN && !self.stopping {
+    fn take_entries(&mut self) -> Result<(usize, bool), ServeError> {
+        let (mut taken, mut bytes) = (0, 0);
+        while taken < TURN && bytes < TURN_BYTES && !self.stopping {
             let index = self.next_command();
             let command = &mut *self.commands[index];
             if !self.ring.next_command(&mut command.fetched) {
@@ -371,12 +374,13 @@ impl DeviceServer {
                 && let Some(plain) = plain::judge(&self.judge, &command.fetched)
             {
                 self.tally.add(&plain);
+                bytes += plain.length;
                 self.batch.push(command.arm_plain(plain));
             } else {
                 self.begin_other(index)?;
             }
         }
-        Ok(taken)
+        Ok((taken, taken >= TURN || bytes >= TURN_BYTES))
     }
 
     /// A command that is free, and still in the list of those: the last one.

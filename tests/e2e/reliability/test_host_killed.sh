@@ -1,7 +1,6 @@
 # A handler's host dies under verified I/O on three devices, by SIGKILL, by a crash in the plugin, by abort and by the OOM killer, at random
 # moments: no error, nothing lost, another handler's disk is not touched. Then it dies again and again. HOST_KILLS: how often; 4.
 # limit: 600
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 . ./load.sh
 KILLS=${HOST_KILLS:-4}

@@ -1,7 +1,6 @@
 # libiscsi's SCSI suite against our disk in four shapes, and LIO's fileio in the same boot. What each test says is compared with the
 # table that is checked in; a difference is a failure until somebody has looked at it and changed the table.
 # limit: 600
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 . scsi/libiscsi.sh
 TABLE=$PWD/scsi/libiscsi.table

@@ -1,6 +1,5 @@
 # sg3_utils, sdparm and ddpt against a live disk: what people use to look at a disk and to change it must understand what it says.
 # limit: 400
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 modprobe sg
 start_daemon

@@ -1,5 +1,4 @@
 # Thin provisioning by those who use it: file systems that discard, blkdiscard, and a backing file that grows and shrinks.
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 start_daemon
 backstore 0 a file/$W/thin.img $((512 << 20))

@@ -74,6 +74,8 @@ pub struct Goal<'a> {
     pub metric: &'a str,
     /// At least so much for what is to be much, at most for what is to be little.
     pub ratio: f64,
+    /// What does the same with nothing around it: how far one can get.
+    pub limit: Option<&'a str>,
 }
 
 impl Goal<'_> {
@@ -96,9 +98,11 @@ impl Goal<'_> {
                 missed += usize::from(!good);
                 let sign = if self.is_cost() { "≤" } else { "≥" };
                 let verdict = if good { "yes" } else { "**no**" };
+                let limit = self.limit.and_then(|limit| results.median(limit, case, self.metric));
+                let limit = limit.map_or("-".into(), |value| format!("{:.2}", value / best));
                 let _ = writeln!(
                     text,
-                    "| {case} | {} of {ours} against {peer} | {ratio:.2} | {sign} {:.2} | {verdict} |",
+                    "| {case} | {} of {ours} against {peer} | {ratio:.2} | {sign} {:.2} | {verdict} | {limit} |",
                     self.metric.replace('_', " "),
                     self.ratio
                 );
@@ -127,13 +131,14 @@ mod tests {
 
     #[test]
     fn goals_are_held_against_the_better_peer() {
-        let goal = |metric, ratio| Goal { cases: &["4k*"], ours: &["ours"], peers: &["a", "b", "c"], metric, ratio };
+        let goal =
+            |metric, ratio| Goal { cases: &["4k*"], ours: &["ours"], peers: &["a", "b", "c"], metric, ratio, limit: Some("a") };
         let mut text = String::new();
         assert_eq!(goal("iops", 0.8).judge(&results(), &mut text), 0);
         assert_eq!(goal("iops", 0.81).judge(&results(), &mut text), 1);
         assert_eq!(goal("cpu_us_per_io", 2.0).judge(&results(), &mut text), 0);
         assert_eq!(goal("cpu_us_per_io", 1.9).judge(&results(), &mut text), 1);
-        assert!(text.contains("| iops of ours against b | 0.80 | ≥ 0.80 | yes |"), "{text}");
+        assert!(text.contains("| iops of ours against b | 0.80 | ≥ 0.80 | yes | 0.40 |"), "{text}");
     }
 
     #[test]
