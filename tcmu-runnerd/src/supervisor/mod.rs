@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `machine` | the registry of devices: what happens goes in, what is to be done comes out |
 //! | `kernel` | netlink, configfs and sysfs |
+//! | `actions` | what the machine wants done |
 //! | `hosts`, `process` | handler hosts and their processes |
+//! | `heard` | what hosts say, that they are silent, that they end |
 //! | `adoption` | hosts that an earlier supervisor left |
 //! | `loading` | plugins that become handlers, or don't |
 //! | `replacement` | hosts and the daemon itself exchanged for newer ones |
@@ -15,8 +17,10 @@
 //! | `announce` | what the bus is told of by itself |
 //! | `programs` | programs that serve a subtype themselves |
 //! | `media` | media of removable disks |
+mod actions;
 mod adoption;
 mod announce;
+mod heard;
 mod hosts;
 mod kernel;
 mod loading;
@@ -40,7 +44,7 @@ use std::{
 use announce::Told;
 use hosts::{Host, HostKey};
 use kernel::{Kernel, Prepared};
-use machine::{Action, HostName, Input, Machine, Settings, State};
+use machine::{HostName, Input, Machine, Settings};
 use programs::Programs;
 use questions::Waiting;
 pub use replacement::successor_answer;
@@ -53,13 +57,9 @@ use crate::{
     config::Config,
     dbus::{Bus, Question},
     notify::{Watchdog, notify},
-    protocol::{DeviceChange, DeviceSpec, FromHost, Outcome, PROTOCOL, ToHost},
+    protocol::{DeviceChange, FromHost, ToHost},
     run_dir::RunDir,
 };
-
-/// How often hosts are looked for, at least and at most.
-const SLOW_LOOK: Duration = Duration::from_secs(5);
-const QUICK_LOOK: Duration = Duration::from_millis(250);
 
 /// What wakes the supervisor.
 pub(crate) enum Happening {
@@ -285,49 +285,6 @@ impl Supervisor {
         }
     }
 
-    /// Looks which hosts have not been heard of. They are counted by looks and not by the clock, which goes on while we are stopped.
-    fn look_for_hosts(&mut self, now: Instant) {
-        let period = self.look_period();
-        self.look = now + period;
-        let mut silent = Vec::new();
-        for host in self.hosts.values_mut() {
-            let name = host.name();
-            if let (Some(name), Some(running)) = (name, host.running.as_mut().filter(|running| running.is_ready())) {
-                running.missed = running.missed.saturating_add(1);
-                if running.missed > 2 {
-                    silent.push((name, period * running.missed));
-                }
-            }
-        }
-        for (host, time) in silent {
-            self.input(Input::HostSilent { host, time });
-        }
-        self.start_standbys(now);
-    }
-
-    /// How often hosts tell that they are there: often enough to notice in time that a command takes too long.
-    fn look_period(&self) -> Duration {
-        let policies = self.config.policies();
-        let handlers = self.hosts.values().filter_map(Host::handler);
-        let shortest = handlers.filter_map(|handler| policies.shortest_hang(&handler.subtype)).min();
-        shortest.map_or(SLOW_LOOK, |hang| (hang / 8).clamp(QUICK_LOOK, SLOW_LOOK))
-    }
-
-    fn restart_hosts(&mut self) {
-        let now = Instant::now();
-        if self.end.is_some() {
-            return;
-        }
-        for (key, host) in &mut self.hosts {
-            if host.restart_at().is_some_and(|at| at <= now)
-                && let Err(error) = host.start(*key, &self.config, &self.run, &self.happenings)
-            {
-                tracing::error!(%error, "a handler host cannot be started");
-                host.retry();
-            }
-        }
-    }
-
     fn happened(&mut self, happening: Happening) {
         match happening {
             Happening::Input(input) => self.input(input),
@@ -380,88 +337,6 @@ impl Supervisor {
         }
     }
 
-    fn act(&mut self, action: Action) {
-        let Some(kernel) = &self.kernel else { return };
-        match action {
-            Action::AnswerKernel { token, status } => kernel.answer(token, status),
-            Action::Disown { token } => kernel.disown(token),
-            Action::Prepare { id, minor, take_over } => {
-                kernel.prepare(&id, minor, take_over, self.prepared.get(&id).cloned());
-            }
-            Action::Compare { id, unsure } => {
-                if let Some(prepared) = self.prepared.get_mut(&id).filter(|_| unsure) {
-                    prepared.facts.size = 0;
-                }
-                kernel.compare(&id);
-            }
-            Action::Block { id } => kernel.block(&id),
-            Action::Unblock { id } => kernel.unblock(&id),
-            Action::Release { id } => {
-                self.prepared.remove(&id);
-                if !self.machine.devices().contains_key(&id) {
-                    self.pages.retire(&id);
-                }
-            }
-            Action::FailCommands { id } => kernel.fail_commands(&id),
-            Action::KeepCachesOff { devices } => {
-                if let Err(error) = self.run.keep_caches_off(&devices) {
-                    tracing::error!(%error, "the next daemon will switch write caches on that were switched off");
-                }
-            }
-            Action::StartHost { host } => self.start_device_host(host),
-            Action::EndHost { host } => {
-                if let Some(key) = self.key_of(&host)
-                    && let Some(mut host) = self.hosts.remove(&key)
-                {
-                    host.end_later();
-                }
-            }
-            Action::KillHost { host } => {
-                if let Some(running) = self.host_of(&host).and_then(|host| host.running.as_ref()) {
-                    running.kill();
-                }
-            }
-            Action::SwapHost { host } => self.swap(&host),
-            Action::Open { request, id, host, take_over } => self.send_open(request, &id, &host, take_over),
-            Action::Close { request, id, host } => {
-                let within_ms = self.config.drain_timeout().as_millis() as u64;
-                self.send(&host, ToHost::Close { id: request, device: id.to_string(), within_ms });
-            }
-            Action::Reconfigure { request, id, host, change } => {
-                self.send(&host, ToHost::Reconfigure { id: request, device: id.to_string(), change });
-            }
-        }
-    }
-
-    fn start_device_host(&mut self, name: HostName) {
-        let (Some(device), Some(first)) = (name.device, self.host_of(&HostName::of_handler(&name.subtype))) else { return };
-        let host = first.for_device(device);
-        self.add_host(host);
-    }
-
-    fn send_open(&mut self, request: u64, id: &BackstoreId, host: &HostName, take_over: bool) {
-        let (Some(prepared), Some(device)) = (self.prepared.get(id), self.machine.devices().get(id)) else { return };
-        let page = self.pages.of(id, &device.name.subtype);
-        let slow = self.config.policies().of(&device.name.subtype, id).slow_command;
-        let device = DeviceSpec {
-            name: id.to_string(),
-            minor: device.minor,
-            config: device.name.config.clone(),
-            size: prepared.facts.size,
-            block_size: prepared.facts.block_size,
-            hw_max_sectors: prepared.facts.hw_max_sectors,
-            map_size: prepared.map_size,
-            take_over,
-            write_cache: device.write_cache,
-            copies_with: self.config.copies_with(&id.to_string()),
-            slow_command_ms: slow.map_or(0, |time| time.as_millis() as u64),
-        };
-        let fds = [prepared.fd.clone()].into_iter().chain(page).collect();
-        if let Some(host) = self.host_of(host) {
-            host.send_with(ToHost::Open { id: request, device }, fds);
-        }
-    }
-
     fn key_of(&self, name: &HostName) -> Option<HostKey> {
         self.hosts.iter().find(|(_, host)| host.name().as_ref() == Some(name)).map(|(key, _)| *key)
     }
@@ -476,54 +351,6 @@ impl Supervisor {
         }
     }
 
-    fn host_said(&mut self, key: HostKey, generation: u64, message: FromHost) {
-        match message {
-            FromHost::Hello { protocol: PROTOCOL, .. } | FromHost::Has { .. } | FromHost::ThatIsAll => {}
-            FromHost::Hello { protocol, version } => {
-                tracing::error!(protocol, version, "a handler host speaks another protocol");
-                if let Some(running) = self.hosts.get(&key).and_then(|host| host.running.as_ref()) {
-                    running.kill();
-                }
-            }
-            FromHost::Ready(facts) => self.host_ready(key, generation, facts),
-            FromHost::Unloadable { reason } => self.unloadable(key, reason),
-            FromHost::Answer { id, outcome } if id >= OWN_REQUESTS => self.answered(id, outcome),
-            FromHost::Answer { id, outcome } => {
-                if let (Outcome::Done, Some(host)) = (&outcome, self.hosts.get_mut(&key))
-                    && let Some(running) = &mut host.running
-                {
-                    running.did = Some(Instant::now());
-                }
-                self.input(Input::Answer { request: id, outcome });
-                self.start_standby(key, Instant::now());
-            }
-            FromHost::DeviceFailed { device, reason } => {
-                if let Ok(id) = device.parse() {
-                    self.input(Input::DeviceFailed { id, reason });
-                }
-            }
-            FromHost::Alive { late } => self.alive(key, late),
-        }
-    }
-
-    /// A host says how long its devices' commands take.
-    fn alive(&mut self, key: HostKey, late: Vec<(String, u64)>) {
-        let Some(name) = self.hosts.get(&key).and_then(Host::name) else { return };
-        let mut late: HashMap<BackstoreId, Duration> =
-            late.into_iter().filter_map(|(device, ms)| Some((device.parse().ok()?, Duration::from_millis(ms)))).collect();
-        // Those that are not named any more are well again.
-        for (id, device) in self.machine.devices() {
-            if device.host == name && device.hangs.is_some() && device.state == State::Serving {
-                late.entry(id.clone()).or_default();
-            }
-        }
-        for (id, age) in late {
-            if self.machine.devices().get(&id).is_some_and(|device| device.host == name) {
-                self.input(Input::Oldest { id, age });
-            }
-        }
-    }
-
     /// Compares what a device is for the kernel with what its host was told.
     fn compare(&mut self, id: BackstoreId, facts: BackstoreFacts) {
         let Some(prepared) = self.prepared.get_mut(&id) else { return };
@@ -532,50 +359,6 @@ impl Supervisor {
         if size != facts.size {
             self.input(Input::Changed { id, change: DeviceChange::Size(facts.size) });
         }
-    }
-
-    fn host_gone(&mut self, key: HostKey, ended: &str) {
-        let Some(host) = self.hosts.get_mut(&key) else { return };
-        host.buried(ended);
-        if host.unloadable.is_some() {
-            return;
-        }
-        let Some(name) = host.name() else {
-            let reason = format!("{}: its host ended while it loaded it ({ended})", host.plugin.display());
-            tracing::error!("plugin refused: {reason}");
-            host.unloadable = Some(reason);
-            return;
-        };
-        if self.end.is_none() {
-            let devices = self.machine.devices().iter();
-            let affected: Vec<String> = devices.filter(|(_, device)| device.host == name).map(|(id, _)| id.to_string()).collect();
-            let next = match self.hosts.get(&key).map_or(0, |host| host.deaths.0) {
-                0 | 1 => "starting another".to_owned(),
-                n => {
-                    let at =
-                        self.hosts.get(&key).and_then(Host::restart_at).map(|at| at.saturating_duration_since(Instant::now()));
-                    let seconds = at.unwrap_or_default().as_secs_f32();
-                    format!("for the {n}th time in a row, as soon as it was ready; starting another in {seconds:.1} s")
-                }
-            };
-            tracing::error!(handler = name.subtype, devices = affected.join(" "), "its host ended ({ended}); {next}");
-        }
-        // Answers that it owes are not coming.
-        let owed = |waiting: &Waiting| match waiting {
-            Waiting::Check(Question::CheckConfig { subtype, .. }) => name.device.is_none() && *subtype == name.subtype,
-            Waiting::Medium(change) => change.host == name,
-            _ => false,
-        };
-        let lost: Vec<u64> = self.waiting.iter().filter(|(_, (w, _))| owed(w)).map(|(r, _)| *r).collect();
-        for request in lost {
-            match self.waiting.remove(&request) {
-                Some((Waiting::Check(question), _)) => question.answer_check(false, "the handler ended; try again".into()),
-                Some((Waiting::Medium(change), _)) => self.medium_lost(change),
-                _ => {}
-            }
-        }
-        self.input(Input::HostDown { host: name });
-        self.replace_dead(key);
     }
 
     fn rescan(&mut self) {
