@@ -211,7 +211,7 @@ impl Device for Counting {
 }
 
 #[test]
-fn a_command_and_its_abort_in_one_batch_do_nothing() {
+fn a_command_and_its_abort_in_one_batch_are_both_done() {
     let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
     let asked = Arc::default();
     let device = OpenDevice::embed(Counting(Arc::clone(&asked)), info(), Arc::new(Quiet), Server::services()).unwrap();
@@ -219,9 +219,9 @@ fn a_command_and_its_abort_in_one_batch_do_nothing() {
     let ids: Vec<u16> = (0..3).map(|n| write(&mut kernel, n, 0x55)).collect();
     kernel.task_management(ABORT_TASK, &[ids[0], ids[2]]).unwrap();
     while solo.turn().unwrap() == Turn::More {}
-    let done: Vec<(u16, u8)> = kernel.reap().unwrap().iter().map(|done| (done.id, done.status)).collect();
-    assert_eq!(done, [(ids[0], TASK_ABORTED), (ids[2], TASK_ABORTED), (ids[1], 0)]);
-    assert_eq!(*asked.lock().unwrap(), 1);
+    let done = kernel.reap().unwrap();
+    assert!(done.len() == 3 && done.iter().all(|done| done.status == 0), "{done:?}");
+    assert_eq!(*asked.lock().unwrap(), 3);
     // What it left behind is used again, and means nothing.
     for n in 0..8 {
         write(&mut kernel, n, 0x55);
