@@ -11,6 +11,7 @@ mod look;
 mod loopback;
 mod module;
 mod names;
+mod own_target;
 mod vhost;
 
 use std::{
