@@ -283,6 +283,16 @@ fn another_medium_is_announced_unless_initiators_keep_the_old_one_in() {
     assert_eq!(attached.reconfigure(&medium("b", 1 << 20)).unwrap_err().errno(), libc::EBUSY);
     assert_eq!(read(&mut kernel).data, vec![0xee; 512], "the old one is still there, and nothing is announced");
     prevent(&mut kernel, 0);
+    // Who only looks at a disk, as udev does after each write, has it open for a moment.
+    prevent(&mut kernel, 1);
+    let looked_at = thread::scope(|scope| {
+        let changed = scope.spawn(|| attached.reconfigure(&medium("a", BLOCKS * 512)));
+        thread::sleep(Duration::from_millis(50));
+        prevent(&mut kernel, 0);
+        changed.join().unwrap()
+    });
+    looked_at.unwrap();
+    assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0));
 
     attached.reconfigure(&medium("b", 4 * 512)).unwrap();
     assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0));
@@ -291,6 +301,10 @@ fn another_medium_is_announced_unless_initiators_keep_the_old_one_in() {
 
     attached.reconfigure(&medium("", 0)).unwrap();
     assert_eq!(sense(&read(&mut kernel)), (SenseKey::NotReady, 0x3a, 0));
+    prevent(&mut kernel, 1); // nothing
+    attached.reconfigure(&medium("e", 8 * 512)).unwrap();
+    assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0));
+    prevent(&mut kernel, 0);
     // One that initiators ejected is in again when it is another.
     attached.reconfigure(&medium("c", 8 * 512)).unwrap();
     assert_eq!(sense(&read(&mut kernel)), (SenseKey::UnitAttention, 0x28, 0));

@@ -260,9 +260,9 @@ impl Unit {
         }
     }
 
-    /// Whether initiators don't want the medium to be removed.
+    /// Whether initiators don't want the medium to be removed. Where there is none, they keep nothing in.
     pub(crate) fn is_locked_in(&self) -> bool {
-        self.prevented
+        self.prevented && !self.no_medium()
     }
 
     pub(super) fn block_size(&self) -> BlockSize {

@@ -50,7 +50,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub use attach::Attach;
@@ -73,6 +73,9 @@ use crate::{
     engine::{Unit, Work},
     mapping::Mapping,
 };
+
+/// How long a medium may be kept in by those who only look at it (udev, after each write) before its exchange is refused.
+const LOOKED_AT: Duration = Duration::from_secs(2);
 
 /// How a server is made.
 #[derive(Clone, Copy, Debug)]
@@ -307,11 +310,15 @@ impl Attached {
         if !info.flags().contains(DeviceFlags::REMOVABLE) {
             return Err(Refusal::unsupported("the device has no medium that could be changed: it is not a removable one"));
         }
-        if self.with_unit(|unit| unit.is_locked_in())? {
-            return Err(Refusal::new(
-                libc::EBUSY,
-                "an initiator keeps the medium from being removed (PREVENT ALLOW MEDIUM REMOVAL), as for a mounted disk",
-            ));
+        let end = Instant::now() + LOOKED_AT;
+        while self.with_unit(|unit| unit.is_locked_in())? {
+            if Instant::now() >= end {
+                return Err(Refusal::new(
+                    libc::EBUSY,
+                    "an initiator keeps the medium from being removed (PREVENT ALLOW MEDIUM REMOVAL), as for a mounted disk",
+                ));
+            }
+            thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }

@@ -198,8 +198,9 @@ impl Kernel {
         self.spawn("medium", move || {
             let backstore = Backstore::at(&roots, &id);
             let kept = backstore.set_attribute("dev_config", dev_config).and_then(|()| backstore.set_attribute("dev_size", size));
-            done(kept.map_err(|error| (error.errno().unwrap_or(libc::EIO), error.to_string())));
+            // First, so that who is told and asks for the next one at once does not find this one on its way.
             let _ = happenings.send(Happening::MediumKept(id));
+            done(kept.map_err(|error| (error.errno().unwrap_or(libc::EIO), error.to_string())));
         });
     }
 

@@ -13,12 +13,14 @@ grep -q 1 /sys/block/${D#/dev/}/removable || fail "$D is not removable"
 dd if=/dev/urandom of=$D bs=1M count=1 oflag=direct status=none
 ready >/dev/null
 
-targetcli "/backstores/user:alloc changemedium cd 32M two;removable=on" >$W/targetcli 2>&1
+targetcli "/backstores/user:alloc changemedium cd 32M two;removable=on" >$W/targetcli 2>&1 || fail "$(cat $W/targetcli)"
 grep -q "Medium Changed" $W/targetcli || fail "$(cat $W/targetcli)"
 # Whoever asks first is told: this command, or the kernel when it looks for another medium.
 ready >$W/ready
 announced() { grep -q "outcome=CHECK CONDITION: UNIT ATTENTION, MEDIUM MAY HAVE CHANGED" $LOG; }
 wait_for 10 announced
+settle() { udevadm settle -t 20 2>/dev/null || true; }
+settle
 [ "$(blockdev --getsize64 $D)" = $((32 << 20)) ] || fail "the kernel has $(blockdev --getsize64 $D) bytes"
 cmp -n $((1 << 20)) $D /dev/zero || fail "the old medium's data is there"
 expect "alloc/two;removable=on" cat $C/core/user_0/cd/info
