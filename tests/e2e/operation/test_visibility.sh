@@ -1,6 +1,5 @@
 # Counters agree with what was done, and outlive the handler's process; metrics are valid OpenMetrics; slow and failing commands are in the
 # log in words; a trace has every command.
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 . ./load.sh
 COMMANDS=${COMMANDS:-200}
@@ -29,8 +28,12 @@ for family in parse(answer.read().decode()):
     for s in family.samples:
         labels = ",".join(f"{k}={v}" for k, v in sorted(s.labels.items()))
         print(s.name + "{" + labels + "}", s.value)'; }
-# metric NAME LABELS: its value, as a whole number; 0 if it is not there
-metric() { metrics >$W/metrics || fail "no valid metrics"; awk -v name="$1{$2}" '$1 == name { printf "%d\n", $2; found = 1 } END { if (!found) print 0 }' $W/metrics; }
+read_metrics() { metrics >$W/metrics || fail "no valid metrics"; }
+# metric NAME LABELS: its value when they were read last, as a whole number; 0 if it is not there
+metric() { awk -v name="$1{$2}" '$1 == name { printf "%d\n", $2; found = 1 } END { if (!found) print 0 }' $W/metrics; }
+
+# A READ(10) beyond the end.
+beyond_the_end() { expect "out of range" sg_raw -r 512 $A 28 00 7f ff ff ff 00 00 01 00; }
 
 # Exactly so many reads of 4 KiB, then writes; a command beyond the end.
 before() { R=$(figure user_0/a reads) B=$(figure user_0/a bytes_read) E=$(figure user_0/a errors.illegal_request); }
@@ -38,7 +41,7 @@ before
 dd if=$A of=/dev/null bs=4k count=$COMMANDS iflag=direct 2>/dev/null
 [ $(($(figure user_0/a reads) - R)) = $COMMANDS ] || fail "$COMMANDS reads were counted as $(($(figure user_0/a reads) - R))"
 [ $(($(figure user_0/a bytes_read) - B)) = $((COMMANDS * 4096)) ] || fail "bytes: $B, then $(figure user_0/a bytes_read)"
-sg_raw -q -r 512 $A 28 00 7f ff ff ff 00 00 01 00 >/dev/null 2>&1 || true
+beyond_the_end
 [ $(($(figure user_0/a errors.illegal_request) - E)) = 1 ] || fail "an error was counted as $(($(figure user_0/a errors.illegal_request) - E))"
 grep -q 'failed device="user_0/a" command=READ(10) lba 2147483647 blocks 1 .*outcome=CHECK CONDITION: ILLEGAL REQUEST, LBA OUT OF RANGE' $LOG ||
     fail "the error is not in the log: $(grep failed $LOG | tail -2)"
@@ -47,6 +50,7 @@ dd if=/dev/zero of=$A bs=4k count=$COMMANDS oflag=direct 2>/dev/null
 [ $(($(figure user_0/a latency.write.commands) - WRITES)) = $COMMANDS ] || fail "writes"
 udevadm settle -t 20 2>/dev/null || true
 D=device=user_0/a,handler=alloc
+read_metrics
 [ "$(metric tcmu_device_latency_seconds_count $D,operation=read)" = "$(figure user_0/a latency.read.commands)" ] || fail "$(grep latency_seconds_count $W/metrics)"
 [ "$(metric tcmu_device_read_bytes_total $D)" = "$(figure user_0/a bytes_read)" ] || fail "$(grep bytes $W/metrics)"
 [ "$(metric tcmu_device_size_bytes $D)" = $((64 << 20)) ] || fail "$(grep size $W/metrics)"
@@ -59,6 +63,7 @@ kill -KILL "$(host_pid alloc)"
 served_again() { [ "$(figure user_0/a takeovers)" -ge "$1" ] && [ "$(figure user_0/a serving)" = True ]; }
 wait_for 60 served_again 1
 [ "$(figure user_0/a reads)" -ge "$R" ] || fail "reads were $R, and are $(figure user_0/a reads)"
+read_metrics
 [ "$(metric tcmu_handler_restarts_total handler=alloc)" = 1 ] || fail "$(grep restarts $W/metrics)"
 BLOCKED=$(figure user_0/a blocked_seconds)
 # And the daemon.
@@ -74,7 +79,7 @@ expect "a trace of this device is being written" tcmuctl trace start user_0/a $W
 [ ! -e $W/other ] || fail "the file of a trace that did not begin is left"
 expect "File exists" tcmuctl trace start user_0/a $W/trace
 dd if=$A of=/dev/null bs=4k count=$COMMANDS iflag=direct skip=8 2>/dev/null
-sg_raw -q -r 512 $A 28 00 7f ff ff ff 00 00 01 00 >/dev/null 2>&1 || true
+beyond_the_end
 tcmuctl trace stop user_0/a
 expect "no trace of this device is being written" tcmuctl trace stop user_0/a
 tcmuctl trace print $W/trace >$W/trace.txt
@@ -100,6 +105,7 @@ S=$(loopback 2 user_1/s)
 dd if=$S of=/dev/null bs=4k count=4 iflag=direct 2>/dev/null
 wait_for 20 grep -qE 'slow device="user_1/s" command="READ\([0-9]+\) lba [0-9]+ blocks [0-9]+" milliseconds=1[0-9][0-9] commands=[1-9]' $LOG
 ! grep 'slow device="user_0/a"' $LOG || echo "the quick device was slow as well: a busy machine"
+read_metrics
 [ "$(metric tcmu_device_slow_commands_total device=user_1/s,handler=delay)" -ge 4 ] || fail "$(grep slow $W/metrics)"
 # One that changes at run time.
 sed -i 's/= 50/= 60000/' $W/tcmu.toml
@@ -111,11 +117,13 @@ dd if=$S of=/dev/null bs=4k count=4 iflag=direct skip=4 2>/dev/null
 [ "$(figure user_1/s slow)" = "$SLOW" ] || fail "slow commands are counted by the old limit"
 
 # What was done for a device stays with its handler.
+read_metrics
 H=$(metric tcmu_handler_commands_total handler=alloc)
 remove_loopback 1
 remove_loopback 2
 remove_backstore 0 a
 remove_backstore 1 s
+read_metrics
 [ "$(metric tcmu_handler_commands_total handler=alloc)" -ge "$H" ] || fail "the handler's counters went back"
 ! grep -q "device=user_0/a" $W/metrics || fail "metrics of a device that is gone"
 tcmuctl stats | tail -4
