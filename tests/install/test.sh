@@ -25,8 +25,13 @@ wait_for() {
         sleep 0.5
     done
 }
+CONTROL="/org/tcmu_runnerd/Control1 org.tcmu_runnerd.Control1"
+# bus call|get-property OBJECT-AND-INTERFACE MORE...
+bus() { busctl "$1" org.kernel.TCMUService1 $2 "${@:3}"; }
 main_pid() { systemctl show -p MainPID --value tcmu-runnerd; }
-host_pid() { pgrep -f "handler-host file " | head -1; }
+# A clean Debian has no pgrep.
+processes() { grep -lx tcmu-runnerd /proc/[0-9]*/comm 2>/dev/null | cut -d/ -f3; }
+host_pid() { for pid in $(processes); do tr '\0' ' ' </proc/$pid/cmdline | grep -q "handler-host file " && echo $pid && return; done; }
 has_disk() { ls /sys/bus/scsi/devices/*/block 2>/dev/null | grep -q sd && grep -q LIO-ORG /sys/bus/scsi/devices/*/vendor; }
 disk() { echo /dev/"$(basename "$(ls -d /sys/bus/scsi/devices/*/block/sd* | head -1)")"; }
 sum() { dd if="$(disk)" bs=1M count=4 iflag=direct status=none | sha256sum; }
@@ -54,9 +59,44 @@ T
     dd if=/dev/urandom of="$(disk)" bs=1M count=4 oflag=direct status=none || fail "the disk cannot be written"
     sum >$STATE/sum
 
+    say "the journal, the level, the configuration"
+    journalctl -b -u tcmu-runnerd -o json | python3 -c '
+import json, sys
+lines = [json.loads(line) for line in sys.stdin]
+served = [line for line in lines if "served by file" in line["MESSAGE"]]
+assert served and served[0]["TCMU_DEVICE"] == "user_0/vm1" and served[0]["PRIORITY"] == "6", [line["MESSAGE"] for line in lines]
+assert served[0]["TCMU_CONFIG"] == "/srv/vm1.img", served[0]' || fail "the journal has not the fields of a log line"
+    bus call "$CONTROL" SetLogLevel s debug || fail "SetLogLevel"
+    [ "$(bus get-property "$CONTROL" LogLevel)" = 's "debug"' ] || fail "the level is $(bus get-property "$CONTROL" LogLevel)"
+    mkdir -p /etc/tcmu
+    echo 'log_level = "warn"' >/etc/tcmu/tcmu.toml
+    systemctl reload tcmu-runnerd || fail "systemctl reload"
+    level_is() { [ "$(bus get-property "$CONTROL" LogLevel)" = "s \"$1\"" ]; }
+    wait_for 20 level_is warn
+    echo 'log_level = "info"' >/etc/tcmu/tcmu.toml
+    wait_for 20 level_is info
+    echo 'no_such = 1' >/etc/tcmu/tcmu.toml
+    said() { tcmuctl status | grep "tcmu.toml"; }
+    wait_for 20 said
+    rm /etc/tcmu/tcmu.toml
+    systemctl is-active --quiet tcmu-runnerd || fail "a mistake in the configuration ended it"
+
+    say "stopped and started with a read on its way"
+    systemctl stop tcmu-runnerd || fail "systemctl stop"
+    [ -z "$(processes)" ] || fail "it or a host of it still runs"
+    sum >$STATE/sum.again &
+    local reader=$!
+    sleep 3
+    kill -0 $reader || fail "the read came back while nobody served the disk"
+    systemctl start tcmu-runnerd || fail "it does not start again"
+    wait $reader || fail "the read failed"
+    cmp $STATE/sum $STATE/sum.again || fail "other data after the stop"
+    ! dmesg | grep "I/O error" || fail "there were I/O errors"
+
     say "the same packages again, as an upgrade"
     local daemon host
     daemon=$(main_pid) host=$(host_pid)
+    [ -n "$host" ] || fail "no host of file: $(processes)"
     dpkg -i ./*runnerd_*.deb >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
     [ "$(main_pid) $(host_pid)" = "$daemon $host" ] || fail "the daemon or its host was restarted: $daemon $host, $(main_pid) $(host_pid)"
     journalctl --no-pager -b -u tcmu-runnerd | grep -q "its host goes on" || fail "the daemon was not exchanged"
@@ -98,7 +138,7 @@ back() {
 
     say "taken away again"
     dpkg -r tcmu-runnerd-handler-file tcmu-runnerd-handler-alloc tcmu-runnerd-handler-null tcmu-runnerd >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
-    ! pgrep tcmu-runnerd || fail "it still runs"
+    [ -z "$(processes)" ] || fail "it still runs"
     dpkg -P tcmu-runnerd >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
     [ ! -e /usr/lib/systemd/system/tcmu-runnerd.service ] || fail "its unit is left"
 }

@@ -56,13 +56,29 @@ pub fn debian(quick: bool) -> anyhow::Result<()> {
 
 fn rpms() -> anyhow::Result<()> {
     let rpm = tool("cargo-generate-rpm")?;
+    let stripped = stripped()?;
     for (name, dir) in CRATES {
         // Needs of libraries are found by `rpm`'s own tools, which a Debian machine need not have.
         let mut command = Command::new(&rpm);
-        command.args(["--auto-req", "disabled", "-p", dir, "-o"]).arg(directory()).current_dir(root());
+        command.args(["--auto-req", "disabled", "-p", dir, "--target-dir"]).arg(&stripped);
+        command.arg("-o").arg(directory()).current_dir(root());
         quietly(&format!("packing {name} as an RPM"), &mut command)?;
     }
     Ok(())
+}
+
+/// A directory like `target` with what is built, without symbols: cargo-generate-rpm takes it as it is.
+fn stripped() -> anyhow::Result<PathBuf> {
+    let (built, dir) = (root().join("target/release"), root().join("target/rpm"));
+    fs::create_dir_all(dir.join("release"))?;
+    let is_packed = |name: &str| ["tcmu-runnerd", "tcmuctl"].contains(&name) || name.ends_with(".so");
+    let names = fs::read_dir(&built)?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| is_packed(name)) {
+        let mut strip = Command::new("strip");
+        strip.args(["--strip-unneeded", "-o"]).arg(dir.join("release").join(&name)).arg(built.join(&name));
+        quietly(&format!("stripping {name}"), &mut strip)?;
+    }
+    Ok(dir)
 }
 
 /// A tool of cargo's, built once.
@@ -106,6 +122,24 @@ mod tests {
             assert!(known, "handlers/{name} is in no package");
             let text = manifest(&format!("handlers/{name}"));
             assert!(text.contains(&format!("name = \"tcmu-runnerd-handler-{name}\"")), "{text}");
+        }
+    }
+
+    #[test]
+    fn packages_of_both_kinds_have_the_same_files() {
+        for (_, dir) in CRATES {
+            let text = manifest(dir);
+            let (debian, rpm) = text.split_once("[package.metadata.generate-rpm]").unwrap();
+            let debian = debian.lines().filter(|line| line.contains("44\"]") || line.contains("755\"]"));
+            let quoted = |line: &str| line.split('"').nth(1).unwrap().to_owned();
+            let debian: Vec<String> = debian.map(|line| quoted(line)).collect();
+            let rpm = rpm.split("source = ").skip(1).map(|rest| quoted(rest)).filter(|file| file != "../LICENSE");
+            let (mut debian, mut rpm): (Vec<String>, Vec<String>) = (debian, rpm.collect());
+            debian.sort();
+            rpm.sort();
+            assert_eq!(debian, rpm, "{dir}");
+            rpm.dedup();
+            assert_eq!(debian.len(), rpm.len(), "{dir}: a file is there twice");
         }
     }
 

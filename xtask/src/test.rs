@@ -21,6 +21,8 @@ const STEPS: &[Step] = &[
     ("build", |_| vm::build()),
     ("conformance", |_| conformance()),
     ("e2e", end_to_end),
+    // Packages installed on a clean Debian, which is made first, under systemd, and a reboot.
+    ("install", |_| install::run()),
     ("fuzz", |_| {
         let mut replay = Command::new("cargo");
         replay.args(["test", "--quiet", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz"]);
@@ -29,21 +31,15 @@ const STEPS: &[Step] = &[
     ("deny", |_| deny()),
 ];
 
-/// Only where they are named: packages installed on a clean Debian, which is made first, under systemd, and a reboot.
-const NAMED_STEPS: &[Step] = &[("install", |_| install::run())];
-
 /// Runs the steps and sums up. The exit status.
 pub fn run(only: &[String], e2e: &[String]) -> anyhow::Result<u8> {
     let started = Instant::now();
-    let all = || STEPS.iter().chain(NAMED_STEPS);
-    if let Some(unknown) = only.iter().find(|name| !all().any(|(step, _)| step == name)) {
-        let steps: Vec<&str> = all().map(|(name, _)| *name).collect();
+    if let Some(unknown) = only.iter().find(|name| !STEPS.iter().any(|(step, _)| step == name)) {
+        let steps: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
         anyhow::bail!("there is no step {unknown:?}; there are: {}", steps.join(", "));
     }
     let (mut passed, mut failed) = (0, Vec::new());
-    let chosen = |name: &str| only.iter().any(|wanted| wanted == name);
-    let steps = STEPS.iter().filter(|(name, _)| only.is_empty() || chosen(name));
-    for (name, step) in steps.chain(NAMED_STEPS.iter().filter(|(name, _)| chosen(name))) {
+    for (name, step) in STEPS.iter().filter(|(name, _)| only.is_empty() || only.iter().any(|wanted| wanted == name)) {
         println!("== {name}");
         match step(e2e) {
             Ok(()) => passed += 1,
