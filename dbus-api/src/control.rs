@@ -75,6 +75,10 @@ pub trait Control {
     /// A device, as `user_<number>/<name>` or by its name alone where that is one device's.
     fn get_device(&self, device: &str) -> zbus::Result<Properties>;
 
+    /// Why a device (`user_<number>/<name>`), or a change of it, was refused when a tool wanted it last; empty if it was not. The kernel
+    /// tells tools an errno and nothing else.
+    fn get_refusal(&self, device: &str) -> zbus::Result<String>;
+
     /// Logs more or less, until the configuration is read again: error, warn, info, debug, trace, or a filter.
     fn set_log_level(&self, level: &str) -> zbus::Result<()>;
 

@@ -5,6 +5,7 @@
 //! | [`config`] | `tcmu.toml` |
 //! | [`legacy`] | what tcmu-runner's users bring along: options, `tcmu.conf` |
 //! | [`logging`] | where log lines go, and which |
+//! | [`output`] | what is printed |
 //! | [`plugins`] | finding plugins |
 //! | [`trust`] | whether a plugin's or the configuration's file could be somebody else's work |
 //! | [`statistics`] | what was done for devices and by handlers |
@@ -25,6 +26,7 @@ pub mod legacy;
 pub mod logging;
 pub mod metrics;
 pub mod notify;
+pub mod output;
 pub mod plugins;
 pub mod policy;
 pub mod process;

@@ -1,4 +1,5 @@
 //! `tcmu-runnerd`: the daemon, and, with a subcommand of its own, its handler hosts.
+#![deny(clippy::print_stdout)]
 #[cfg(test)]
 mod dist_files;
 
@@ -13,8 +14,9 @@ use clap::{Parser, Subcommand};
 use tcmu::server::IoEngine;
 use tcmu_runnerd::{
     config::Config,
+    errln,
     host::{self, HostOptions},
-    legacy, logging, plugins, process,
+    legacy, logging, outln, output, plugins, process,
     protocol::{Channel, FromHost, HandlerFacts},
     run_dir::{self, RunDir},
     supervisor::{self, Start},
@@ -82,10 +84,11 @@ enum Sub {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let outcome = run(Arguments::parse()).and_then(|code| output::finish().map(|()| code).context("standard output"));
+    match outcome {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tcmu-runnerd: {error:#}");
+            errln!("tcmu-runnerd: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -124,7 +127,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         })?;
         return Ok(ExitCode::SUCCESS);
     }
-    arguments.legacy.notes().iter().for_each(|note| eprintln!("tcmu-runnerd: {note}"));
+    arguments.legacy.notes().iter().for_each(|note| errln!("tcmu-runnerd: {note}"));
     let mut config = Config::load(arguments.config.as_deref())?;
     if let Some(path) = &arguments.handler_path {
         config.handler_path.clone_from(path);
@@ -137,7 +140,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         config.log_level.clone_from(level);
     }
     if matches!(arguments.command, Some(Sub::Successor)) {
-        println!("{}", supervisor::successor_answer());
+        outln!("{}", supervisor::successor_answer());
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.check {
@@ -167,31 +170,31 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// Loads each plugin in a process of its own and says what became of it.
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    println!("configuration: valid");
+    outln!("configuration: valid");
     let mut bad = 0;
     let mut subtypes: Vec<String> = Vec::new();
     for plugin in plugins::find(&config.handler_path) {
         let facts = plugins::check(&plugin).map_err(anyhow::Error::from).and_then(|()| probe(&plugin));
         match facts {
             Ok(facts) if !config.of_handler(&facts.subtype).enabled => {
-                println!("disabled: {} ({})", facts.subtype, plugin.display());
+                outln!("disabled: {} ({})", facts.subtype, plugin.display());
             }
             Ok(facts) if subtypes.contains(&facts.subtype) => {
                 bad += 1;
-                println!("refused: {}: another plugin before it has the subtype {:?}", plugin.display(), facts.subtype);
+                outln!("refused: {}: another plugin before it has the subtype {:?}", plugin.display(), facts.subtype);
             }
             Ok(facts) => {
-                println!("handler: {} {} ({}, ABI {})", facts.subtype, facts.version, plugin.display(), facts.abi);
+                outln!("handler: {} {} ({}, ABI {})", facts.subtype, facts.version, plugin.display(), facts.abi);
                 subtypes.push(facts.subtype);
             }
             Err(error) => {
                 bad += 1;
-                println!("refused: {error:#}");
+                outln!("refused: {error:#}");
             }
         }
     }
     if subtypes.is_empty() && bad == 0 {
-        println!("no plugins in {:?}", config.handler_path);
+        outln!("no plugins in {:?}", config.handler_path);
     }
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

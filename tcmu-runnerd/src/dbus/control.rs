@@ -125,6 +125,12 @@ impl Control {
         the_one(rows, is, "device", &device)
     }
 
+    /// Why a device, or a change of it, was refused when a tool wanted it last; empty if it was not. The kernel tells tools an errno.
+    #[zbus(out_args("reason"))]
+    async fn get_refusal(&self, device: String) -> fdo::Result<String> {
+        self.supervisor.ask(|reply| Question::Refusal { device, reply }).await
+    }
+
     /// Logs more or less, until the configuration is read again.
     async fn set_log_level(&self, level: String) -> fdo::Result<()> {
         match self.supervisor.ask(|reply| Question::SetLogLevel { level, reply }).await? {

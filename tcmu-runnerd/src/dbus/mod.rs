@@ -87,6 +87,13 @@ pub enum Question {
         /// Whether it has begun, else why not.
         reply: oneshot::Sender<(bool, String)>,
     },
+    /// Why a device was refused.
+    Refusal {
+        /// `user_<hba>/<name>`
+        device: String,
+        /// In words; empty: it was not.
+        reply: oneshot::Sender<String>,
+    },
     /// No more of that.
     StopTrace {
         /// `user_<hba>/<name>`
@@ -184,7 +191,7 @@ impl Question {
 
     /// Answers a question that wants words.
     pub fn answer_text(self, text: String) {
-        if let Question::ConfigProblem { reply } = self {
+        if let Question::ConfigProblem { reply } | Question::Refusal { reply, .. } = self {
             let _ = reply.send(text);
         }
     }

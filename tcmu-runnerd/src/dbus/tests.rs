@@ -28,6 +28,10 @@ fn connected() -> (Connection, Connection) {
                 | Question::Reload { .. } => {
                     question.answer_check(false, "the path is wrong".into());
                 }
+                Question::Refusal { device, .. } => {
+                    let reason = format!("{device} is no good");
+                    question.answer_text(reason);
+                }
                 Question::ConfigProblem { .. } => question.answer_text("x:1: wrong".into()),
                 Question::Statistics { .. } => question.answer_statistics(crate::statistics::tests::sample()),
                 Question::Handlers { .. } | Question::Devices { .. } => {
@@ -123,6 +127,7 @@ fn the_control_interface_tells_rows() {
         assert!(control.get_device("user_2/e").await.unwrap_err().to_string().ends_with("there is no device \"user_2/e\""));
         assert_eq!(control.log_level().await.unwrap(), "info");
         assert_eq!(control.config_problem().await.unwrap(), "x:1: wrong");
+        assert_eq!(control.get_refusal("user_0/d").await.unwrap(), "user_0/d is no good");
         assert!(control.set_log_level("x").await.is_err());
     });
 }

@@ -120,7 +120,7 @@ impl<S: Subscriber> Layer<S> for Journal {
                 self.lost.fetch_add(lost + 1, Ordering::Relaxed);
             }
             // The journal is being restarted; its stream lasts.
-            Err(_) => eprintln!("<{}>{}", super::priority(level), super::line(&fields.0)),
+            Err(_) => crate::errln!("<{}>{}", super::priority(level), super::line(&fields.0)),
         }
     }
 }

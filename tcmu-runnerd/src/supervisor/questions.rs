@@ -65,6 +65,10 @@ impl Supervisor {
             }
             Question::Devices { .. } => question.answer_rows(self.device_rows()),
             Question::ConfigProblem { .. } => question.answer_text(self.config_problem.clone().unwrap_or_default()),
+            Question::Refusal { device, .. } => {
+                let reason = device.parse().ok().and_then(|id| self.machine.refusal(&id)).unwrap_or_default().to_owned();
+                question.answer_text(reason);
+            }
             Question::Statistics { .. } => question.answer_statistics(self.statistics()),
             Question::StartTrace { .. } | Question::StopTrace { .. } => self.trace(question),
             Question::RestartHandler { subtype, .. } => {

@@ -26,7 +26,10 @@ wait_for 10 test "$(blockdev --getsize64 $D)" = $((128 << 20))
 status 1 tcmuctl resize vm1 64M
 expect "what is beyond is lost; --shrink" cat $W/status
 tcmuctl set vm1 write-cache=off qfull_time_out=7
-expect "WCE           0" sdparm --get WCE $D
+# The first command after it is told that the mode parameters changed.
+sg_turs $D >/dev/null 2>&1 || true
+sdparm --get WCE $D >$W/wce 2>&1 || true
+grep -qE "^ *WCE +0" $W/wce || fail "$(cat $W/wce)"
 status 1 tcmuctl set vm1 qfull_time_out=9 no_such=1
 expect "no attribute \"no_such\"; there are:" cat $W/status
 [ "$(cat $C/core/user_0/vm1/attrib/qfull_time_out)" = 7 ] || fail "half of it was set"
@@ -53,7 +56,7 @@ expect 'there is no handler "nobody"; there are: alloc, file, null' cat $W/statu
 status 1 tcmuctl create file x --size 1M --config relative
 expect 'refuses the config string "relative": the path "relative" is relative' cat $W/status
 status 1 tcmuctl create file x --size 1M --path /nonexistent/x
-expect 'No such file or directory' cat $W/status
+expect 'user_0/x: the handler did not open it: cannot open /nonexistent/x: No such file or directory' cat $W/status
 status 1 tcmuctl create file vm1 --size 1M --path $W/other
 expect "there is a disk user_0/vm1 already" cat $W/status
 # A late step fails: the portal's address is nobody's. Backstore and loopback are taken back.

@@ -7,6 +7,7 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;
+use tcmu_runnerd::output::Out;
 
 use super::disk::{
     Machine, file, find,
@@ -125,7 +126,7 @@ fn bring(machine: &Machine, disk: &Disk, changes: &[Change]) -> anyhow::Result<(
 pub(crate) fn apply(apply: &Apply, json: bool) -> anyhow::Result<()> {
     let machine = Machine::this();
     machine.need_root()?;
-    let outcome = apply_on(&machine, apply, json, &mut io::stdout(), || ask(json))?;
+    let outcome = apply_on(&machine, apply, json, &mut Out, || ask(json))?;
     anyhow::ensure!(outcome, "not everything is as the files say, see above");
     Ok(())
 }
@@ -154,7 +155,7 @@ fn apply_on(
         work.push((disk, done));
     }
     if !json {
-        problems.iter().for_each(|problem| eprintln!("tcmuctl: {problem}"));
+        problems.iter().for_each(|problem| errln!("tcmuctl: {problem}"));
         for line in lines.iter().chain(refusals.iter().map(|(line, _)| line)) {
             writeln!(out, "{line}")?;
         }
@@ -180,7 +181,7 @@ fn apply_on(
         let report = json!({ "changes": lines, "refused": refused, "applied": act, "problems": problems });
         writeln!(out, "{report:#}")?;
     } else {
-        problems[shown..].iter().for_each(|problem| eprintln!("tcmuctl: {problem}"));
+        problems[shown..].iter().for_each(|problem| errln!("tcmuctl: {problem}"));
     }
     Ok(problems.is_empty() && (apply.dry_run || (act && refusals.iter().all(|(_, harmless)| *harmless))))
 }
@@ -190,8 +191,8 @@ fn ask(json: bool) -> anyhow::Result<bool> {
     if json || !io::stdin().is_terminal() {
         super::usage("nobody can be asked here: say --yes to do it, or --dry-run to look only");
     }
-    print!("Do it? [y/N] ");
-    io::stdout().flush()?;
+    out!("Do it? [y/N] ");
+    Out.flush()?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))

@@ -31,12 +31,12 @@ pub(crate) fn delete(delete: &Delete, json: bool) -> anyhow::Result<()> {
     for disk in &disks {
         steps::delete(&machine, disk, delete.force)?;
         if !json {
-            println!("{} is gone; what its handler keeps the data in stays", disk.id());
+            outln!("{} is gone; what its handler keeps the data in stays", disk.id());
         }
     }
     if json {
         let gone: Vec<String> = disks.iter().map(|disk| disk.id().to_string()).collect();
-        println!("{}", serde_json::json!({ "deleted": gone }));
+        outln!("{}", serde_json::json!({ "deleted": gone }));
     }
     Ok(())
 }
@@ -66,9 +66,9 @@ pub(crate) fn resize(resize: &Resize, json: bool) -> anyhow::Result<()> {
         steps::resize(&machine, &disk, resize.size)?;
     }
     if json {
-        println!("{}", serde_json::json!({ "device": disk.id().to_string(), "from": from.0, "size": resize.size.0 }));
+        outln!("{}", serde_json::json!({ "device": disk.id().to_string(), "from": from.0, "size": resize.size.0 }));
     } else {
-        println!("{}: {from} → {}", disk.id(), resize.size);
+        outln!("{}: {from} → {}", disk.id(), resize.size);
     }
     Ok(())
 }
@@ -99,13 +99,13 @@ pub(crate) fn set(set: &Set, json: bool) -> anyhow::Result<()> {
             _ => (name.clone(), Setting::Text(value.clone()).for_kernel()),
         });
     }
-    steps::set_all(&disk, &settings)?;
+    steps::set_all(&machine, &disk, &settings)?;
     if json {
         let settings: serde_json::Map<String, serde_json::Value> =
             settings.into_iter().map(|(name, value)| (name, value.into())).collect();
-        println!("{}", serde_json::json!({ "device": disk.id().to_string(), "set": settings }));
+        outln!("{}", serde_json::json!({ "device": disk.id().to_string(), "set": settings }));
     } else {
-        settings.iter().for_each(|(name, value)| println!("{}: {name} = {value}", disk.id()));
+        settings.iter().for_each(|(name, value)| outln!("{}: {name} = {value}", disk.id()));
     }
     Ok(())
 }

@@ -72,6 +72,12 @@ pub(crate) fn check_config(handler: &str, config: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The words with which a device, or a change of it, was refused when a tool wanted it last.
+pub(crate) fn refusal(device: &str) -> Option<String> {
+    // A tool that has failed already has nothing more to say when it cannot ask.
+    with_daemon(async |daemon| daemon.get_refusal(device).await).ok().filter(|reason| !reason.is_empty())
+}
+
 fn plain(rows: Vec<HashMap<String, OwnedValue>>) -> Vec<Dictionary> {
     let value = |variant: OwnedValue| {
         if let Ok(text) = <&str>::try_from(&*variant) {

@@ -149,9 +149,9 @@ pub(crate) fn detach(detach: &Detach, json: bool) -> anyhow::Result<()> {
     }
     if json {
         let gone: Vec<String> = exports.iter().map(ToString::to_string).collect();
-        println!("{}", serde_json::json!({ "device": disk.id().to_string(), "detached": gone }));
+        outln!("{}", serde_json::json!({ "device": disk.id().to_string(), "detached": gone }));
     } else {
-        exports.iter().for_each(|export| println!("{}: {export} is gone", disk.id()));
+        exports.iter().for_each(|export| outln!("{}: {export} is gone", disk.id()));
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 use tcmu_handler_api::bench::{self, Options};
+use tcmu_runnerd::output::Out;
 
 /// What is tested, and how.
 #[derive(Args)]
@@ -57,7 +58,7 @@ pub(crate) fn test(test: &Test, json: bool) -> ExitCode {
     match watch(test, json) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tcmuctl: {error:#}");
+            errln!("tcmuctl: {error:#}");
             ExitCode::from(2)
         }
     }
@@ -68,7 +69,7 @@ fn run(test: &Test, json: bool) -> ExitCode {
     let plugin = match bench::load(&test.plugin) {
         Ok(plugin) => plugin,
         Err(error) => {
-            eprintln!("tcmuctl: {error}");
+            errln!("tcmuctl: {error}");
             return ExitCode::from(2);
         }
     };
@@ -79,14 +80,14 @@ fn run(test: &Test, json: bool) -> ExitCode {
         seed: test.seed.unwrap_or(default.seed),
         persistent: test.persistent,
         zeros: test.zeros,
-        progress: Some(|group, name| eprintln!("{MARK}{group}: {name}")),
+        progress: Some(|group, name| errln!("{MARK}{group}: {name}")),
         ..default
     };
     let report = bench::conformance(&plugin, &test.config, &options);
     if json {
-        println!("{}", report.to_json());
+        outln!("{}", report.to_json());
     } else {
-        print!("{report}");
+        out!("{report}");
     }
     ExitCode::from(u8::from(!report.is_success()))
 }
@@ -113,7 +114,7 @@ fn watch(test: &Test, json: bool) -> anyhow::Result<ExitCode> {
             for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok) {
                 match line.strip_prefix(MARK) {
                     Some(check) => check.clone_into(&mut place.lock().unwrap_or_else(PoisonError::into_inner)),
-                    None => eprintln!("{line}"),
+                    None => errln!("{line}"),
                 }
             }
         }
@@ -125,7 +126,7 @@ fn watch(test: &Test, json: bool) -> anyhow::Result<ExitCode> {
     let why = match ended {
         Some(status) => match crash(status) {
             None => {
-                std::io::stdout().write_all(&report)?;
+                Out.write_all(&report)?;
                 return Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)));
             }
             Some(crash) => format!("the plugin {crash} during the check \"{place}\""),
@@ -133,9 +134,9 @@ fn watch(test: &Test, json: bool) -> anyhow::Result<ExitCode> {
         None => format!("the plugin did not come to an end within {} s, during the check \"{place}\"", test.timeout),
     };
     if json {
-        println!("{}", serde_json::json!({ "plugin": test.plugin, "config": test.config, "failed": 1, "crash": why }));
+        outln!("{}", serde_json::json!({ "plugin": test.plugin, "config": test.config, "failed": 1, "crash": why }));
     } else {
-        println!("FAILED  {why}");
+        outln!("FAILED  {why}");
     }
     Ok(ExitCode::FAILURE)
 }

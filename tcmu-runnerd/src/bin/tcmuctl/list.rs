@@ -21,11 +21,11 @@ pub(crate) fn devices(json: bool) -> anyhow::Result<()> {
 fn list(json: bool, columns: &[&str], of: Of) -> anyhow::Result<()> {
     let rows = rows(of)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        outln!("{}", serde_json::to_string_pretty(&rows)?);
     } else if rows.is_empty() {
-        println!("{}", if of == Of::Devices { "no devices" } else { "no handlers" });
+        outln!("{}", if of == Of::Devices { "no devices" } else { "no handlers" });
     } else {
-        print!("{}", table::of(&rows, columns));
+        out!("{}", table::of(&rows, columns));
     }
     Ok(())
 }
@@ -45,13 +45,13 @@ pub(crate) fn status(json: bool) -> anyhow::Result<()> {
             "devices": devices.len(), "devices_serving": serving,
             "config_problem": problem,
         });
-        println!("{status:#}");
+        outln!("{status:#}");
     } else {
-        println!("tcmu-runnerd {version}, pid {pid}");
-        println!("handlers: {running} running of {}", handlers.len());
-        println!("devices:  {serving} serving of {}", devices.len());
+        outln!("tcmu-runnerd {version}, pid {pid}");
+        outln!("handlers: {running} running of {}", handlers.len());
+        outln!("devices:  {serving} serving of {}", devices.len());
         if !problem.is_empty() {
-            println!("configuration: not in force, what was read before is: {problem}");
+            outln!("configuration: not in force, what was read before is: {problem}");
         }
     }
     Ok(())
@@ -65,9 +65,9 @@ pub(crate) fn handler_info(name: &str, json: bool) -> anyhow::Result<()> {
     let row = rows.iter().find(|row| subtype(row).as_deref() == Some(name));
     let row = row.with_context(|| format!("there is no handler {name:?}; there are: {}", names.join(", ")))?;
     if json {
-        println!("{}", serde_json::to_string_pretty(row)?);
+        outln!("{}", serde_json::to_string_pretty(row)?);
     } else {
-        print!("{}", table::facts(row.iter().map(|(key, value)| (key.as_str(), value))));
+        out!("{}", table::facts(row.iter().map(|(key, value)| (key.as_str(), value))));
     }
     Ok(())
 }
@@ -86,11 +86,11 @@ pub(crate) fn reload_handlers(names: &[String], json: bool) -> anyhow::Result<()
         with_daemon(async |daemon| daemon.restart_handler(name).await)?;
     }
     if json {
-        println!("{}", serde_json::json!({ "restarted": outdated }));
+        outln!("{}", serde_json::json!({ "restarted": outdated }));
     } else if outdated.is_empty() {
-        println!("every handler runs the plugin that is on disk");
+        outln!("every handler runs the plugin that is on disk");
     } else {
-        println!("restarted: {}", outdated.join(", "));
+        outln!("restarted: {}", outdated.join(", "));
     }
     Ok(())
 }

@@ -10,6 +10,12 @@
 //! | [`statistics`], [`trace`] | `stats`, `top`; `trace` |
 //! | [`doctor`] | what is wrong with this machine |
 //! | [`handler`], [`reload`], [`tune`] | `handler test`, `reload --exec`, `tune` |
+#![deny(clippy::print_stdout)]
+
+// out!, outln!, errln!
+#[macro_use]
+extern crate tcmu_runnerd;
+
 mod apply;
 mod change;
 mod create;
@@ -33,7 +39,9 @@ mod tune;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tcmu_runnerd::output;
 
 use daemon::with_daemon;
 
@@ -176,10 +184,10 @@ fn main() -> ExitCode {
         Sub::Tune { devices } => tune::run(&devices, json),
         Sub::LogLevel { level } => with_daemon(async |daemon| daemon.set_log_level(&level).await),
     };
-    match outcome {
+    match outcome.and_then(|()| output::finish().context("standard output")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tcmuctl: {error:#}");
+            errln!("tcmuctl: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -187,6 +195,6 @@ fn main() -> ExitCode {
 
 /// Ends the program because of how it was called.
 fn usage(what: &str) -> ! {
-    eprintln!("tcmuctl: {what}");
+    errln!("tcmuctl: {what}");
     std::process::exit(2)
 }

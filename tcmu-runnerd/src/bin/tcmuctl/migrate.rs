@@ -35,12 +35,12 @@ impl Migrate {
         // What we write we can read.
         config::Config::parse(&converted.toml, &self.to)?;
         if self.to == Path::new("-") {
-            print!("{}", converted.toml);
+            out!("{}", converted.toml);
         } else {
             self.write(&converted.toml)?;
-            println!("{} written; the daemon reads it by itself", self.to.display());
+            outln!("{} written; the daemon reads it by itself", self.to.display());
         }
-        converted.notes.iter().for_each(|note| eprintln!("{from}: {note}"));
+        converted.notes.iter().for_each(|note| errln!("{from}: {note}"));
         Ok(())
     }
 

@@ -17,7 +17,7 @@ pub(crate) fn exec() -> anyhow::Result<()> {
     while Instant::now() < end {
         if owner().is_ok_and(|now| now != before) {
             let version = super::with_daemon(async |daemon| daemon.version().await)?;
-            println!("tcmu-runnerd {version} has taken over");
+            outln!("tcmu-runnerd {version} has taken over");
             return Ok(());
         }
         thread::sleep(Duration::from_millis(100));

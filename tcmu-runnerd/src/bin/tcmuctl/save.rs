@@ -65,7 +65,7 @@ fn spec_of(machine: &Machine, disk: &Backstore) -> anyhow::Result<DiskSpec> {
             Fabric::Loopback => spec.loopback = true,
             Fabric::Vhost => spec.vhost = true,
             Fabric::Iscsi if export.tag != 1 => {
-                eprintln!("tcmuctl: {export}: portal group {} is left out; targetcli saves it", export.tag);
+                errln!("tcmuctl: {export}: portal group {} is left out; targetcli saves it", export.tag);
             }
             Fabric::Iscsi => spec.iscsi.push(IscsiWish {
                 target: Some(export.target.clone()),
@@ -78,7 +78,7 @@ fn spec_of(machine: &Machine, disk: &Backstore) -> anyhow::Result<DiskSpec> {
                     password: Some(Secret::new(chap.password)),
                 }),
             }),
-            Fabric::Other(_) => eprintln!("tcmuctl: {export}: left out; targetcli saves it"),
+            Fabric::Other(_) => errln!("tcmuctl: {export}: left out; targetcli saves it"),
         }
     }
     Ok(spec)
@@ -95,15 +95,15 @@ pub(crate) fn save(save: &Save, json: bool) -> anyhow::Result<()> {
         for (number, chap) in spec.iscsi.iter_mut().enumerate().filter_map(|(number, wish)| Some((number, wish.chap.as_mut()?))) {
             chap.password_file = password_name(&spec.name, number);
         }
-        print!("{}", file::text(&spec)?);
+        out!("{}", file::text(&spec)?);
         return Ok(());
     }
     write(&spec.clone(), &mut spec, &path, save.force)?;
     records::note(&machine, &spec.name, &path);
     if json {
-        println!("{}", serde_json::json!({ "device": disk.id().to_string(), "file": path }));
+        outln!("{}", serde_json::json!({ "device": disk.id().to_string(), "file": path }));
     } else {
-        println!("{}", path.display());
+        outln!("{}", path.display());
     }
     Ok(())
 }

@@ -33,27 +33,27 @@ pub(crate) fn show(name: &str, json: bool) -> anyhow::Result<()> {
         Err(error) => drop(facts.insert("state".into(), json!(format!("not known: {error}")))),
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&facts)?);
+        outln!("{}", serde_json::to_string_pretty(&facts)?);
         return Ok(());
     }
     let lists = ["attributes", "exports", "alua"];
-    print!("{}", table::facts(facts.iter().filter(|(key, _)| !lists.contains(&key.as_str())).map(|(k, v)| (k.as_str(), v))));
-    println!("exports");
+    out!("{}", table::facts(facts.iter().filter(|(key, _)| !lists.contains(&key.as_str())).map(|(k, v)| (k.as_str(), v))));
+    outln!("exports");
     let exports = disk.exports(&machine.roots);
     if exports.is_empty() {
-        println!("  none");
+        outln!("  none");
     }
     for export in &exports {
-        println!("  {}", line(&machine, export));
+        outln!("  {}", line(&machine, export));
     }
     for group in facts.get("alua").and_then(Value::as_array).into_iter().flatten() {
         let text = |key: &str| group.get(key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        println!("alua\n  group {}: {}", text("group").unwrap_or_default(), text("state").unwrap_or_default());
+        outln!("alua\n  group {}: {}", text("group").unwrap_or_default(), text("state").unwrap_or_default());
     }
-    println!("attributes");
+    outln!("attributes");
     let attributes = facts.get("attributes").and_then(Value::as_object);
     for (name, value) in attributes.into_iter().flatten() {
-        println!("  {name} = {}", value.as_str().unwrap_or_default());
+        outln!("  {name} = {}", value.as_str().unwrap_or_default());
     }
     Ok(())
 }
@@ -145,10 +145,10 @@ pub(crate) fn made(machine: &Machine, disk: &Backstore, json: bool) -> anyhow::R
         thread::sleep(Duration::from_millis(20));
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&facts(machine, disk)?)?);
+        outln!("{}", serde_json::to_string_pretty(&facts(machine, disk)?)?);
         return Ok(());
     }
-    println!("{}, {}, serial {}", disk.id(), table::size(disk.facts()?.size), disk.serial().unwrap_or_else(|| "none".into()));
-    exports.iter().for_each(|export| println!("  {}", line(machine, export)));
+    outln!("{}, {}, serial {}", disk.id(), table::size(disk.facts()?.size), disk.serial().unwrap_or_else(|| "none".into()));
+    exports.iter().for_each(|export| outln!("  {}", line(machine, export)));
     Ok(())
 }

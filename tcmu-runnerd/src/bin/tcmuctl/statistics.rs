@@ -11,6 +11,7 @@ use tcmu::server::counters::{Counters, Histogram, Kind};
 use tcmu_handler_api::scsi::{Sense, describe};
 use tcmu_runnerd::{
     dbus::statistics::{StatisticsProxy, figures},
+    output::Out,
     statistics::{DeviceStatistics, HandlerStatistics},
 };
 
@@ -68,7 +69,7 @@ pub(crate) fn stats(stats: &Stats, json: bool) -> anyhow::Result<()> {
     if json {
         let devices: Vec<Value> = devices.iter().map(device_json).collect();
         let handlers: Vec<Value> = handlers.iter().map(handler_json).collect();
-        println!("{:#}", json!({ "devices": devices, "handlers": handlers }));
+        outln!("{:#}", json!({ "devices": devices, "handlers": handlers }));
         return Ok(());
     }
     let heading = [
@@ -85,19 +86,19 @@ pub(crate) fn stats(stats: &Stats, json: bool) -> anyhow::Result<()> {
             state,
         ])
     });
-    print!("{}", aligned(&heading, rows.map(Iterator::collect).collect(), 2));
+    out!("{}", aligned(&heading, rows.map(Iterator::collect).collect(), 2));
     if stats.devices.is_empty() {
         let heading = ["HANDLER", "DEVICES", "READS", "WRITES", "OTHER", "READ", "WRITTEN", "FAILED", "RESTARTS"];
         let rows = handlers.iter().map(|h| {
             [h.handler.clone(), h.devices.to_string()].into_iter().chain(counted(&h.counters)).chain([h.restarts.to_string()])
         });
-        print!("\n{}", aligned(&heading, rows.map(Iterator::collect).collect(), 1));
+        out!("\n{}", aligned(&heading, rows.map(Iterator::collect).collect(), 1));
     }
     for device in devices.iter().filter(|device| device.counters.latency.iter().any(|latency| latency.count() > 0)) {
-        println!("\n{}", device.device);
-        print!("{}", latencies(&device.counters));
+        outln!("\n{}", device.device);
+        out!("{}", latencies(&device.counters));
         for (key, count) in errors(&device.counters) {
-            println!("  {key}: {count}");
+            outln!("  {key}: {count}");
         }
     }
     Ok(())
@@ -205,15 +206,15 @@ pub(crate) fn top(top: &Top, json: bool) -> anyhow::Result<()> {
         let now = (Instant::now(), devices(&top.devices)?);
         let rates = rates(&before.1, &now.1, now.0 - before.0);
         if json {
-            println!("{:#}", Value::from(rates.iter().map(Rate::json).collect::<Vec<_>>()));
+            outln!("{:#}", Value::from(rates.iter().map(Rate::json).collect::<Vec<_>>()));
         } else {
             let lines =
                 if live { rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_row)) } else { 0 };
             let text = screen(&rates, lines);
             // Home, the text, and nothing of what was behind it.
             let text = if live { format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")) } else { text };
-            io::stdout().write_all(text.as_bytes())?;
-            io::stdout().flush()?;
+            Out.write_all(text.as_bytes())?;
+            Out.flush()?;
         }
         if !live {
             return Ok(());

@@ -61,19 +61,19 @@ pub(crate) fn run(names: &[String], as_json: bool) -> anyhow::Result<()> {
         }
     }
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        outln!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
     if rows.is_empty() {
-        println!("no TCMU devices");
+        outln!("no TCMU devices");
         return Ok(());
     }
-    print!("{}", table::of(&rows, &["device", "limit", "value", "better", "effect"]));
+    out!("{}", table::of(&rows, &["device", "limit", "value", "better", "effect"]));
     if advice.is_empty() {
-        println!("\nNothing to change.");
+        outln!("\nNothing to change.");
     } else {
-        println!("\nLimits are fixed when a device is enabled. To change one, create the device anew:");
-        advice.iter().for_each(|line| println!("  {line}"));
+        outln!("\nLimits are fixed when a device is enabled. To change one, create the device anew:");
+        advice.iter().for_each(|line| outln!("  {line}"));
     }
     Ok(())
 }

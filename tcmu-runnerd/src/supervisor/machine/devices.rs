@@ -72,6 +72,7 @@ impl Machine {
         }
         let (added, take_over, unwanted) = (device.added.take(), device.take_over, device.unwanted);
         tracing::info!(device = %id, config = device.name.config, "served by {}", device.name.subtype);
+        self.refusals.forget(id);
         device.take_over = false;
         let leaving = self.hosts.get(&device.host) == Some(&HostState::Leaving);
         let change = if unwanted || leaving || self.stopping { None } else { device.change.take() };
@@ -96,6 +97,7 @@ impl Machine {
         match device.added.take() {
             Some(token) => {
                 tracing::warn!(device = %id, "refused: {reason}");
+                self.refusals.note(id, &reason);
                 self.answer_kernel(Some(token), -errno);
                 self.forget(id, now);
             }

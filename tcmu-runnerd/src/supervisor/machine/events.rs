@@ -18,6 +18,7 @@ impl Machine {
             Some(libc::ESHUTDOWN)
         } else if !self.handlers.contains(&name.subtype) {
             tracing::warn!(device = %name.id, "there is no handler {:?}; it is refused", name.subtype);
+            self.refusals.note(&name.id, &format!("there is no handler {:?}", name.subtype));
             Some(libc::ENOENT)
         } else {
             None
@@ -93,6 +94,7 @@ impl Machine {
         let Some(device) = self.devices.get_mut(id) else { return self.answer_kernel(Some(token), -libc::ENODEV) };
         if subtype.is_some_and(|subtype| subtype != device.name.subtype) {
             tracing::warn!(device = %id, "a device cannot move to another handler");
+            self.refusals.note(id, "a device cannot move to another handler");
             return self.answer_kernel(Some(token), -libc::EINVAL);
         }
         // Tools that restore a configuration write what is there already.

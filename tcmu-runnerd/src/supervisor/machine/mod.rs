@@ -12,6 +12,7 @@ mod devices;
 mod events;
 mod foreign;
 mod hosts;
+mod refusals;
 mod stage;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use refusals::Refusals;
 pub use stage::{Stage, State};
 use tcmu::{BackstoreId, identity::DeviceName};
 
@@ -277,6 +279,7 @@ pub struct Machine {
     next_request: Request,
     /// Devices whose write cache was switched off.
     caches_off: BTreeSet<BackstoreId>,
+    refusals: Refusals,
     stopping: bool,
     actions: Vec<Action>,
 }
@@ -294,6 +297,7 @@ impl Machine {
             requests: HashMap::new(),
             next_request: first_request,
             caches_off: BTreeSet::new(),
+            refusals: Refusals::default(),
             stopping: false,
             actions: Vec::new(),
         }
@@ -318,6 +322,11 @@ impl Machine {
     /// All devices.
     pub fn devices(&self) -> &BTreeMap<BackstoreId, Device> {
         &self.devices
+    }
+
+    /// Why a device, or a change of it, was refused when a tool wanted it last; `None` if it was not.
+    pub fn refusal(&self, id: &BackstoreId) -> Option<&str> {
+        self.refusals.of(id)
     }
 
     /// Whether nothing is going on that has to be waited for before the end.
@@ -407,6 +416,7 @@ impl Machine {
         let late = device.deadline.is_some_and(|deadline| deadline <= now);
         if late && device.added.is_some() {
             tracing::error!(device = %id, "its handler did not open it in time; it is refused");
+            self.refusals.note(id, "its handler did not open it in time");
             let token = device.added.take();
             // Whenever it is opened after all, it is closed again.
             device.unwanted = true;
@@ -456,10 +466,12 @@ impl Machine {
             (Purpose::Inherited, _) => self.actions.push(Action::Compare { id, unsure: true }),
             (Purpose::Reconfigure(token, change), None) => {
                 self.note_change(&id, change);
+                self.refusals.forget(&id);
                 self.answer_kernel(Some(token), 0);
             }
             (Purpose::Reconfigure(token, _), Some((errno, message))) => {
                 tracing::warn!(device = %id, "change refused: {message}");
+                self.refusals.note(&id, &message);
                 self.answer_kernel(Some(token), -errno);
             }
             (Purpose::PutRight(change), None) => self.note_change(&id, change),

@@ -67,8 +67,15 @@ fn a_refusal_is_passed_on_and_leaves_nothing() {
     let actions = machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, now);
     let [Action::Open { request, .. }] = actions[..] else { panic!() };
     let actions = machine.handle(Input::Answer { request, outcome: refused(libc::EACCES) }, now);
-    assert_eq!(actions, [Action::AnswerKernel { token: 1, status: -libc::EACCES }, Action::Release { id }]);
+    assert_eq!(actions, [Action::AnswerKernel { token: 1, status: -libc::EACCES }, Action::Release { id: id.clone() }]);
     assert!(machine.devices().is_empty());
+    assert_eq!(machine.refusal(&id), Some("no"));
+    // Until it is served after all.
+    machine.handle(Input::Added { token: 2, minor: 5, name: name(0) }, now);
+    let actions = machine.handle(Input::Prepared { id: id.clone(), outcome: Ok(()) }, now);
+    let [Action::Open { request, .. }] = actions[..] else { panic!() };
+    machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+    assert_eq!(machine.refusal(&id), None);
 }
 
 #[test]

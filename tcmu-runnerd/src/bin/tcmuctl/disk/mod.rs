@@ -34,6 +34,8 @@ pub(crate) struct Machine {
     pub run: PathBuf,
     /// Whether a handler takes a config string.
     pub check: fn(handler: &str, config: &str) -> anyhow::Result<()>,
+    /// Why a device (`user_<number>/<name>`) was refused, if somebody knows.
+    pub refusal: fn(device: &str) -> Option<String>,
 }
 
 impl Machine {
@@ -45,6 +47,7 @@ impl Machine {
             etc: "/etc".into(),
             run: "/run/tcmuctl".into(),
             check: super::daemon::check_config,
+            refusal: super::daemon::refusal,
         }
     }
 
@@ -114,6 +117,7 @@ pub(crate) mod fixture {
                 anyhow::ensure!(handler != "file" || config.starts_with('/'), "the path {config:?} is relative");
                 Ok(())
             },
+            refusal: |device| (device == "user_0/vm1").then(|| "/srv/vm1.img is a directory".into()),
         };
         (dir, fake, machine)
     }

@@ -17,14 +17,14 @@ pub(crate) fn note(machine: &Machine, disk: &str, file: &Path) {
     let written =
         fs::create_dir_all(&machine.run).and_then(|()| fs::write(path(machine, disk), file.as_os_str().as_encoded_bytes()));
     if let Err(error) = written {
-        eprintln!("tcmuctl: {}: {error}; `apply` will not know later that it made {disk}", path(machine, disk).display());
+        errln!("tcmuctl: {}: {error}; `apply` will not know later that it made {disk}", path(machine, disk).display());
     }
 }
 
 /// Forgets a disk.
 pub(crate) fn forget(machine: &Machine, disk: &str) {
     match fs::remove_file(path(machine, disk)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => eprintln!("tcmuctl: {}: {error}", path(machine, disk).display()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => errln!("tcmuctl: {}: {error}", path(machine, disk).display()),
         _ => {}
     }
 }

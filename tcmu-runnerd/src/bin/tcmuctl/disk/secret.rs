@@ -62,7 +62,7 @@ pub(crate) fn ask(user: &str, file: Option<&Path>) -> anyhow::Result<Secret> {
         let mut line = String::new();
         io::stdin().read_line(&mut line).map(|_| line)
     })?;
-    eprintln!();
+    errln!("");
     Ok(Secret(password.trim_end_matches('\n').to_owned()))
 }
 

@@ -46,7 +46,7 @@ impl Drop for Undo {
             if let Done::Attribute { disk, name, before } = &done
                 && let Err(error) = disk.set_attribute(name, before)
             {
-                eprintln!("tcmuctl: {name} could not be set back to {before}: {error}");
+                errln!("tcmuctl: {name} could not be set back to {before}: {error}");
             }
         }
     }
@@ -61,7 +61,7 @@ pub(crate) fn create(machine: &Machine, spec: &DiskSpec) -> anyhow::Result<Backs
         wish.spec(machine, &spec.name)?;
     }
     let mut undo = Undo::default();
-    let backstore = Backstore::create(&machine.roots, &wanted).map_err(|error| refused(&spec.name, error))?;
+    let backstore = Backstore::create(&machine.roots, &wanted).map_err(|error| refused(machine, error))?;
     let disk = backstore.another();
     undo.0.push(Done::Backstore(backstore));
     for (name, value) in spec.fixed() {
@@ -114,7 +114,7 @@ pub(crate) fn carry_out(machine: &Machine, disk: &Backstore, spec: &DiskSpec, ch
     let mut undo = Undo::default();
     for change in changes {
         match change {
-            Change::Set { attribute, to, .. } => set(disk, attribute, to, &mut undo)?,
+            Change::Set { attribute, to, .. } => set(machine, disk, attribute, to, &mut undo)?,
             Change::Loopback => undo.0.push(Done::Loopback(Loopback::attach(&machine.roots, disk)?)),
             Change::Vhost => undo.0.push(Done::Vhost(Vhost::attach(&machine.roots, disk)?)),
             Change::Iscsi { number, .. } => attach_iscsi(machine, disk, spec, *number, &mut undo)?,
@@ -132,16 +132,16 @@ pub(crate) fn carry_out(machine: &Machine, disk: &Backstore, spec: &DiskSpec, ch
 }
 
 /// Sets attributes, all or none.
-pub(crate) fn set_all(disk: &Backstore, settings: &[(String, String)]) -> anyhow::Result<()> {
+pub(crate) fn set_all(machine: &Machine, disk: &Backstore, settings: &[(String, String)]) -> anyhow::Result<()> {
     let mut undo = Undo::default();
     for (name, value) in settings {
-        set(disk, name, value, &mut undo)?;
+        set(machine, disk, name, value, &mut undo)?;
     }
     undo.keep();
     Ok(())
 }
 
-fn set(disk: &Backstore, name: &str, value: &str, undo: &mut Undo) -> anyhow::Result<()> {
+fn set(machine: &Machine, disk: &Backstore, name: &str, value: &str, undo: &mut Undo) -> anyhow::Result<()> {
     let there = disk.attributes();
     if !there.iter().any(|known| known == name) {
         bail!("{} has no attribute {name:?}; there are: {}", disk.id(), there.join(", "));
@@ -154,7 +154,7 @@ fn set(disk: &Backstore, name: &str, value: &str, undo: &mut Undo) -> anyhow::Re
         Some(libc::EINVAL) if name == "cmd_time_out" && before != value => {
             anyhow::anyhow!("{name} = {value}: the kernel takes it only while nothing exports {}", disk.id())
         }
-        _ => refused(&disk.id().to_string(), error),
+        _ => refused(machine, error),
     })?;
     undo.0.push(Done::Attribute { disk: disk.another(), name: name.to_owned(), before });
     Ok(())
@@ -162,11 +162,11 @@ fn set(disk: &Backstore, name: &str, value: &str, undo: &mut Undo) -> anyhow::Re
 
 /// Makes a disk larger or smaller, and this machine look at it again.
 pub(crate) fn resize(machine: &Machine, disk: &Backstore, to: Size) -> anyhow::Result<()> {
-    disk.set_attribute("dev_size", to.0).map_err(|error| refused(&disk.id().to_string(), error))?;
+    disk.set_attribute("dev_size", to.0).map_err(|error| refused(machine, error))?;
     for block in disk.exports(&machine.roots).iter().filter_map(|export| export.block_device(&machine.roots)) {
         let rescan = machine.roots.sys.join("block").join(&block).join("device/rescan");
         if let Err(error) = fs::write(&rescan, "1") {
-            eprintln!("tcmuctl: {}: {error}; /dev/{block} shows its old size until it is rescanned", rescan.display());
+            errln!("tcmuctl: {}: {error}; /dev/{block} shows its old size until it is rescanned", rescan.display());
         }
     }
     Ok(())
@@ -198,25 +198,25 @@ pub(crate) fn delete(machine: &Machine, disk: &Backstore, force: bool) -> anyhow
     for export in &exports {
         detach(machine, disk, export, true)?;
     }
-    disk.delete().map_err(|error| refused(&disk.id().to_string(), error))?;
+    disk.delete().map_err(|error| refused(machine, error))?;
     records::forget(machine, &disk.id().name);
     Ok(())
 }
 
-/// What the kernel's refusal means.
-fn refused(disk: &str, error: ConfigfsError) -> anyhow::Error {
-    match &error {
-        ConfigfsError::Write { path, error, value } => {
-            let what = match path.file_name().and_then(|name| name.to_str()) {
-                Some("enable") => "the handler did not open it".to_owned(),
-                Some(name @ ("dev_size" | "emulate_write_cache" | "dev_config")) => {
-                    format!("the handler refused {name} = {value}")
-                }
-                _ => return anyhow::anyhow!("{disk}: {}: the kernel refused {value:?}: {error}", path.display()),
-            };
-            anyhow::anyhow!("{disk}: {what}: {error} (the daemon's log says more: journalctl -u tcmu-runnerd)")
-        }
-        _ => anyhow::Error::from(error),
+/// What the kernel's refusal means, in the handler's words where the daemon knows them.
+fn refused(machine: &Machine, error: ConfigfsError) -> anyhow::Error {
+    let ConfigfsError::Write { path, error, value } = &error else { return error.into() };
+    // core/user_<number>/<name>/enable, or below that
+    let below: Vec<_> = path.strip_prefix(machine.roots.target.join("core")).unwrap_or(path).iter().collect();
+    let disk = below.iter().take(2).map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/");
+    let what = match path.file_name().and_then(|name| name.to_str()) {
+        Some("enable") => "the handler did not open it".to_owned(),
+        Some(name @ ("dev_size" | "emulate_write_cache" | "dev_config")) => format!("the handler refused {name} = {value}"),
+        _ => return anyhow::anyhow!("{disk}: {}: the kernel refused {value:?}: {error}", path.display()),
+    };
+    match (machine.refusal)(&disk) {
+        Some(reason) => anyhow::anyhow!("{disk}: {what}: {reason}"),
+        None => anyhow::anyhow!("{disk}: {what}: {error} (the daemon's log may say more: journalctl -u tcmu-runnerd)"),
     }
 }
 

@@ -78,11 +78,11 @@ pub(crate) fn run(json: bool) -> anyhow::Result<bool> {
                 })
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        outln!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
-        print!("{}", text(&findings));
+        out!("{}", text(&findings));
         let hints = findings.iter().filter(|finding| finding.level == Level::Hint).count();
-        println!("\n{wrong} wrong, {hints} could be better");
+        outln!("\n{wrong} wrong, {hints} could be better");
     }
     Ok(wrong == 0)
 }

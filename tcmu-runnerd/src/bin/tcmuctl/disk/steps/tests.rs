@@ -105,7 +105,7 @@ fn a_change_that_fails_half_way_is_taken_back() {
     let disk = create(&machine, &vm1()).unwrap();
     let before = fake.made();
     let settings = [("qfull_time_out".to_owned(), "7".to_owned()), ("no_such_thing".into(), "1".into())];
-    let error = set_all(&disk, &settings).unwrap_err().to_string();
+    let error = set_all(&machine, &disk, &settings).unwrap_err().to_string();
     assert!(error.contains("no attribute \"no_such_thing\"; there are: cmd_time_out"), "{error}");
     assert_eq!(disk.attribute_text("qfull_time_out").unwrap(), "-1");
     // A target that lets nobody else in.
@@ -119,6 +119,19 @@ fn a_change_that_fails_half_way_is_taken_back() {
     delete(&machine, &ram, false).unwrap();
     let after: Vec<String> = fake.made().into_iter().filter(|path| path != "iscsi" && path != "loopback").collect();
     assert_eq!(after, before);
+}
+
+#[test]
+fn a_refusal_is_told_in_the_words_of_the_handler() {
+    let (_dir, fake, machine) = machine();
+    let other = create(&machine, &DiskSpec::new("alloc", "ram", Size(1 << 20))).unwrap();
+    fake.without("enable");
+    let error = create(&machine, &vm1()).err().unwrap().to_string();
+    assert_eq!(error, "user_0/vm1: the handler did not open it: /srv/vm1.img is a directory");
+    fake.without("ram/attrib/dev_size");
+    let error = resize(&machine, &other, Size(2 << 20)).unwrap_err().to_string();
+    assert!(error.starts_with("user_0/ram: the handler refused dev_size = 2097152: "), "{error}");
+    assert!(error.contains("journalctl -u tcmu-runnerd"), "{error}");
 }
 
 #[test]
