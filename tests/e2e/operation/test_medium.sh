@@ -1,6 +1,5 @@
 # The medium of a removable disk is changed: by targetcli, while nobody keeps it in; with the unit attention that is due; and it is the one
 # that the next daemon opens.
-# not in CI: a medium does not come back in yet
 . ./lib.sh
 S=org.kernel.TCMUService1 P=/org/kernel/TCMUService1
 start_daemon
@@ -37,15 +36,16 @@ expect "does not begin with alloc/" change cd 512 file/x
 expect 'there is no device \"fixed\"' change fixed 512 "alloc/x;removable=on"
 
 # Out, and in again.
-[ "$(change cd 0 alloc/)" = 'is 0 "done"' ]
+settle
+[ "$(change cd 0 alloc/)" = 'is 0 "done"' ] || fail "it does not come out"
 expect "Medium not present" ready
-[ "$(change user_0/cd $((16 << 20)) 'alloc/four;removable=on;ro=on')" = 'is 0 "done"' ]
+expect 'is 0 "done"' change user_0/cd $((16 << 20)) 'alloc/four;removable=on;ro=on'
 ready >/dev/null
-expect "16.0 MiB" tcmuctl devices
+is_four() { tcmuctl devices | grep "user_0/cd .* 16.0 MiB .*four;removable=on;ro=on"; }
+is_four || fail "$(tcmuctl devices)"
 stop_daemon
 start_daemon
-expect "16.0 MiB" tcmuctl devices
-expect "four;removable=on;ro=on" tcmuctl devices
+is_four || fail "$(tcmuctl devices)"
 remove_loopback 1
 remove_backstore 0 cd
 remove_backstore 1 fixed

@@ -117,7 +117,7 @@ pub(crate) mod fixture {
                 anyhow::ensure!(handler != "file" || config.starts_with('/'), "the path {config:?} is relative");
                 Ok(())
             },
-            refusal: |device| (device == "user_0/vm1").then(|| "/srv/vm1.img is a directory".into()),
+            refusal: |device| device.ends_with("/vm1").then(|| "/srv/vm1.img is a directory".into()),
         };
         (dir, fake, machine)
     }

@@ -127,7 +127,7 @@ fn a_refusal_is_told_in_the_words_of_the_handler() {
     let other = create(&machine, &DiskSpec::new("alloc", "ram", Size(1 << 20))).unwrap();
     fake.without("enable");
     let error = create(&machine, &vm1()).err().unwrap().to_string();
-    assert_eq!(error, "user_0/vm1: the handler did not open it: /srv/vm1.img is a directory");
+    assert_eq!(error, "user_1/vm1: the handler did not open it: /srv/vm1.img is a directory");
     fake.without("ram/attrib/dev_size");
     let error = resize(&machine, &other, Size(2 << 20)).unwrap_err().to_string();
     assert!(error.starts_with("user_0/ram: the handler refused dev_size = 2097152: "), "{error}");
