@@ -78,6 +78,8 @@ assert served[0]["TCMU_CONFIG"] == "/srv/vm1.img", served[0]' || fail "the journ
     echo 'no_such = 1' >/etc/tcmu/tcmu.toml
     said() { tcmuctl status | grep "tcmu.toml"; }
     wait_for 20 said
+    ! systemctl reload tcmu-runnerd 2>/dev/null || fail "systemctl reload takes a mistake"
+    journalctl --no-pager -b -u tcmu-runnerd | grep -q "tcmuctl.*tcmu.toml:1: unknown field" || fail "the journal does not say what is wrong"
     rm /etc/tcmu/tcmu.toml
     systemctl is-active --quiet tcmu-runnerd || fail "a mistake in the configuration ended it"
 
@@ -92,6 +94,13 @@ assert served[0]["TCMU_CONFIG"] == "/srv/vm1.img", served[0]' || fail "the journ
     wait $reader || fail "the read failed"
     cmp $STATE/sum $STATE/sum.again || fail "other data after the stop"
     ! dmesg | grep "I/O error" || fail "there were I/O errors"
+
+    say "started by the bus"
+    systemctl stop tcmu-runnerd || fail "systemctl stop"
+    busctl call org.kernel.TCMUService1 /org/kernel/TCMUService1/file org.kernel.TCMUService1 CheckConfig s file//srv/x | grep true ||
+        fail "the bus does not start it"
+    systemctl is-active --quiet tcmu-runnerd || fail "the bus started it beside its unit"
+    [ "$(sum)" = "$(cat $STATE/sum)" ] || fail "other data after the bus started it"
 
     say "the same packages again, as an upgrade"
     local daemon host
