@@ -3,6 +3,7 @@ mod common;
 
 use std::{
     sync::{Arc, atomic::Ordering},
+    thread,
     time::Duration,
 };
 
