@@ -32,7 +32,8 @@ grep -qE "^ *WCE +0" $W/wce || fail "$(cat $W/wce)"
 status 1 tcmuctl set vm1 qfull_time_out=9 no_such=1
 expect "no attribute \"no_such\"; there are:" cat $W/status
 [ "$(cat $C/core/user_0/vm1/attrib/qfull_time_out)" = 7 ] || fail "half of it was set"
-tcmuctl device show vm1 | tee $W/show | head -12
+tcmuctl device show vm1 >$W/show
+head -12 $W/show
 for wanted in "$SERIAL" serving "loopback $D" "qfull_time_out = 7"; do expect "$wanted" cat $W/show; done
 tcmuctl device show vm1 --json | python3 -c '
 import json, sys
