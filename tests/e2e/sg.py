@@ -5,7 +5,8 @@
     write LBA BLOCKS BYTE   or `fua` in place of `write`
     unmap LBA BLOCKS, zero LBA BLOCKS, sync, ready
 
-Prints `good`, `busy` (or another status) or KEY/ASC/ASCQ in hexadecimal. Also a module."""
+Prints `good`, `busy` (or another status) or KEY/ASC/ASCQ in hexadecimal. With `-` it reads DISK COMMAND [ARGUMENTS] from each line of the
+standard input. Also a module."""
 import ctypes, fcntl, os, sys
 
 SG_IO = 0x2285
@@ -88,22 +89,34 @@ class Disk:
         return self.command(bytes([0x15, 0x10, 0, 0, 24, 0]), out=bytes(4) + page)[0]
 
 
-def main(path, what, *numbers):
+def run(path, what, *numbers):
+    """What is to be printed."""
     disk = Disk(path)
-    numbers = [int(number, 0) for number in numbers]
-    if what == "read":
-        status, data = disk.read(*numbers)
-        if status == "good":
-            status += f" {data[0]}" if data == data[:1] * len(data) else " mixed"
-        print(status)
-    elif what in ("write", "fua"):
-        lba, blocks, byte = numbers
-        print(disk.write(lba, bytes([byte]) * (512 * blocks), fua=what == "fua"))
-    elif what == "ready":
-        print(disk.command(bytes(6))[0])
-    else:
-        print({"unmap": disk.unmap, "zero": disk.zero, "sync": disk.sync}[what](*numbers))
+    try:
+        numbers = [int(number, 0) for number in numbers]
+        if what == "read":
+            status, data = disk.read(*numbers)
+            if status == "good":
+                status += f" {data[0]}" if data == data[:1] * len(data) else " mixed"
+            return status
+        if what in ("write", "fua"):
+            lba, blocks, byte = numbers
+            return disk.write(lba, bytes([byte]) * (512 * blocks), fua=what == "fua")
+        if what == "ready":
+            return disk.command(bytes(6))[0]
+        return {"unmap": disk.unmap, "zero": disk.zero, "sync": disk.sync}[what](*numbers)
+    finally:
+        os.close(disk.fd)
+
+
+def serve():
+    """As many lines as there are on the standard input: starting Python for each takes its time in a virtual machine."""
+    for line in sys.stdin:
+        try:
+            print(run(*line.split()), flush=True)
+        except OSError as error:
+            print(error, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve() if sys.argv[1:] == ["-"] else print(run(*sys.argv[1:]))

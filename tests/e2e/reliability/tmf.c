@@ -1,7 +1,8 @@
 /*
- * An initiator that gives up: tmf PORTAL TARGET abort|reset WRITES MILLISECONDS BYTE. Writes that many 4 KiB of a byte, to blocks 0, 8, 16
- * and so on, lets them be for a while, aborts the first one or resets the logical unit, and prints how long the answer took, what it was,
- * and how many writes had been answered before it. With "count" it reads as many and prints how many are full of that byte.
+ * An initiator that gives up: tmf PORTAL TARGET abort|reset WRITES MILLISECONDS BYTE [ANSWERS]. Writes that many 4 KiB of a byte, to blocks
+ * 0, 8, 16 and so on, lets them be for a while (not longer than until so many are answered), aborts the first one or resets the logical
+ * unit, and prints how long the answer took, what it was, and how many writes had been answered before it. With "count" it reads as many
+ * and prints how many are full of that byte.
  */
 #include <poll.h>
 #include <stdint.h>
@@ -15,7 +16,7 @@
 
 enum { LENGTH = 4096, BLOCK = 512, PATIENCE_MS = 60000 };
 
-static int written;
+static int written, enough = -1;
 static int reads, expected = -1; /* of "count" */
 static int answer = -1;
 
@@ -56,10 +57,10 @@ static void on_read(struct iscsi_context *iscsi, int status, void *data, void *p
     reads++;
 }
 
-/* Until the answer is there, or all that was read, or the time is over. */
+/* Until the answer is there, or all that was read, or enough is written, or the time is over. */
 static int serve(struct iscsi_context *iscsi, double until)
 {
-    while (answer < 0 && reads != expected && now_ms() < until) {
+    while (answer < 0 && reads != expected && (enough < 0 || written < enough) && now_ms() < until) {
         struct pollfd fd = {.fd = iscsi_get_fd(iscsi), .events = (short)iscsi_which_events(iscsi)};
 
         if (poll(&fd, 1, 10) < 0 || iscsi_service(iscsi, fd.revents) < 0) {
@@ -78,8 +79,10 @@ int main(int argc, char **argv)
     double asked;
     int status, counts;
 
-    if (argc != 7 || iscsi == NULL)
+    if (argc < 7 || argc > 8 || iscsi == NULL)
         return 2;
+    if (argc == 8)
+        enough = atoi(argv[7]);
     counts = strcmp(argv[3], "count") == 0;
     if (counts)
         expected = atoi(argv[4]);
@@ -106,6 +109,7 @@ int main(int argc, char **argv)
         printf("%d\n", written);
         return reads != expected;
     }
+    enough = -1;
     asked = now_ms();
     status = strcmp(argv[3], "reset") == 0 ? iscsi_task_mgmt_lun_reset_async(iscsi, 0, on_answer, NULL)
                                            : iscsi_task_mgmt_abort_task_async(iscsi, first, on_answer, NULL);
