@@ -46,8 +46,9 @@ setup() {
     for disk in $A $B; do
         # Linux sends a command that gets BUSY again for six times as long.
         echo 2 >/sys/block/${disk#/dev/}/device/timeout
+        # Slowly enough that errors, of which there will be many, don't keep the processors from all else.
         fio --name=load --filename=$disk --rw=randrw --bs=4k --ioengine=libaio --iodepth=16 --direct=1 --size=16m --time_based \
-            --runtime=3600 --continue_on_error=all --output=/dev/null >/dev/null 2>&1 &
+            --rate_iops=300 --runtime=3600 --continue_on_error=all --output=/dev/null >/dev/null 2>&1 &
         LOADS+=($!)
     done
     busy() { [ "$(cat /sys/block/{${A#/dev/},${B#/dev/}}/stat | awk '$5 > 20' | wc -l)" = 2 ]; }
