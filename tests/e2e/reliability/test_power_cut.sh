@@ -1,10 +1,9 @@
 # limit: 400
 # A power cut at any moment: what was flushed, written with FUA, or written with the write cache off is there afterwards. dm-log-writes
 # below the image records what reaches the disk, and in which order; each beginning of that record is a power cut (power_cut.py).
-# POWER_CUT_SECONDS: how long each kind of writes goes on; 2. POWER_CUTS: how many cuts with a file system below the image; 5.
-# not in CI: it takes minutes, and was not run again since other parts were merged
+# POWER_CUT_SECONDS: how long each kind of writes goes on; 1. POWER_CUTS: how many cuts with a file system below the image; 3.
 . ./lib.sh
-SECONDS_EACH=${POWER_CUT_SECONDS:-2} CUTS=${POWER_CUTS:-5} SEED=${POWER_CUT_SEED:-$RANDOM}
+SECONDS_EACH=${POWER_CUT_SECONDS:-1} CUTS=${POWER_CUTS:-3} SEED=${POWER_CUT_SEED:-$RANDOM}
 [ ! -e /sys/module/brd ] || rmmod brd
 modprobe brd rd_nr=3 rd_size=$((256 << 10))
 modprobe -a dm-mod dm-log-writes
