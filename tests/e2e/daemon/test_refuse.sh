@@ -22,7 +22,7 @@ grep -q 'there is no handler "nobody"' $LOG
 expect "no devices" tcmuctl devices
 # The kernel tells tools an errno; the words are on the bus.
 why() { busctl call org.kernel.TCMUService1 /org/tcmu_runnerd/Control1 org.tcmu_runnerd.Control1 GetRefusal s "$1"; }
-expect "dir is neither a file nor a block device" why user_0/x
+expect "cannot open $W/dir: Is a directory" why user_0/x
 # A file that another disk uses.
 backstore 0 a file/$W/shared.img $((16 << 20))
 refused file/$W/shared.img "Device or resource busy"
