@@ -56,7 +56,7 @@ expect 'there is no handler "nobody"; there are: alloc, file, null' cat $W/statu
 status 1 tcmuctl create file x --size 1M --config relative
 expect 'refuses the config string "relative": the path "relative" is relative' cat $W/status
 status 1 tcmuctl create file x --size 1M --path /nonexistent/x
-expect 'user_0/x: the handler did not open it: cannot open /nonexistent/x: No such file or directory' cat $W/status
+expect 'user_1/x: the handler did not open it: cannot open /nonexistent/x: No such file or directory' cat $W/status
 status 1 tcmuctl create file vm1 --size 1M --path $W/other
 expect "there is a disk user_0/vm1 already" cat $W/status
 # A late step fails: the portal's address is nobody's. Backstore and loopback are taken back.
