@@ -59,9 +59,16 @@ status 1 tcmuctl create file x --size 1M --path /nonexistent/x
 expect 'user_1/x: the handler did not open it: cannot open /nonexistent/x: No such file or directory' cat $W/status
 status 1 tcmuctl create file vm1 --size 1M --path $W/other
 expect "there is a disk user_0/vm1 already" cat $W/status
-# A late step fails: the portal's address is nobody's. Backstore and loopback are taken back.
-status 1 tcmuctl create alloc late --size 16M --loopback --iscsi --portal 203.0.113.1
-expect "np/203.0.113.1:3260" cat $W/status
+# A late step fails: somebody else listens at the portal's address. Backstore and loopback are taken back.
+python3 -c 'import socket, time
+s = socket.create_server(("127.0.0.1", 3261))
+print("listening", flush=True)
+time.sleep(600)' >$W/listener &
+LISTENER=$!
+wait_for 20 grep -q listening $W/listener
+status 1 tcmuctl create alloc late --size 16M --loopback --iscsi --portal 127.0.0.1:3261
+expect "np/127.0.0.1:3261" cat $W/status
+kill $LISTENER
 [ -z "$(find $C/core $C/loopback $C/iscsi -name '*late*')" ] || fail "the disk is still there"
 [ "$(ls -d $C/loopback/naa.* | wc -l)" = 1 ] || fail "the loopback is still there"
 [ -z "$(ls $C/iscsi 2>/dev/null | grep iqn)" ] || fail "the target is still there"
