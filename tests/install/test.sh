@@ -30,19 +30,13 @@ CONTROL="/org/tcmu_runnerd/Control1 org.tcmu_runnerd.Control1"
 bus() { busctl "$1" org.kernel.TCMUService1 $2 "${@:3}"; }
 main_pid() { systemctl show -p MainPID --value tcmu-runnerd; }
 # A clean Debian has no pgrep.
-command_line() { tr '\0' ' ' <"/proc/$1/cmdline"; }
 processes() {
     local pid
     for pid in $(cd /proc && echo [0-9]*); do
-        command_line "$pid" 2>/dev/null | grep -qE '^(/usr/sbin/)?tcmu-runnerd ' && echo "$pid"
+        tr '\0' ' ' <"/proc/$pid/cmdline" | grep -qE '^(/usr/sbin/)?tcmu-runnerd ' && echo "$pid"
     done 2>/dev/null
 }
-host_pid() {
-    local pid
-    for pid in $(processes); do
-        command_line "$pid" | grep -q "handler-host file " && echo "$pid" && return
-    done
-}
+host_pid() { tcmuctl handlers | awk '$1 == "file" { print $4 }'; }
 has_disk() { ls /sys/bus/scsi/devices/*/block 2>/dev/null | grep -q sd && grep -q LIO-ORG /sys/bus/scsi/devices/*/vendor; }
 disk() { echo /dev/"$(basename "$(ls -d /sys/bus/scsi/devices/*/block/sd* | head -1)")"; }
 sum() { dd if="$(disk)" bs=1M count=4 iflag=direct status=none | sha256sum; }
