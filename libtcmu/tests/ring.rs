@@ -204,6 +204,8 @@ fn cdbs_of_all_lengths_arrive_whole() {
     assert_eq!(ring.in_flight(), cdbs.len());
 }
 
+// Miri takes too long for all that memory.
+#[cfg_attr(miri, ignore)]
 #[test]
 fn a_command_may_have_more_segments_than_any_before() {
     let (mut kernel, mut ring, _bell) = device(SimConfig::default());
@@ -289,7 +291,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 200 }, ..ProptestConfig::default() })]
 
     /// Small rings, so that entries wrap and pad all the time.
     #[test]

@@ -55,9 +55,9 @@ setup() {
     wait_for 30 busy
 }
 target() {
-    # Linux flushes a disk that goes, patiently: a blocked one would keep it for as long as 18 times its timeout and more. The operator
-    # says that there is nobody to wait for.
-    kill -0 $DAEMON 2>/dev/null || echo offline >/sys/block/${A#/dev/}/device/state
+    # Linux flushes a disk that goes, patiently: one that nobody serves keeps it for as long as 36 times its timeout. The operator says that
+    # there is nothing to flush.
+    kill -0 $DAEMON 2>/dev/null || echo temporary write through >"$(echo /sys/block/${A#/dev/}/device/scsi_disk/*/cache_type)"
     rm $L/lun/lun_0/disk
     rmdir $L/lun/lun_0 $L ${L%/tpgt_1}
     echo 0 >$P/enable

@@ -14,12 +14,8 @@ begin() {
     udevadm settle -t 5 2>/dev/null || true
     echo 2 >/sys/block/${A#/dev/}/device/timeout
 }
-# Linux flushes only disks that say they have a cache.
-write_cache_off() {
-    echo 0 >$C/core/user_0/d/attrib/emulate_write_cache
-    echo 1 >/sys/block/${A#/dev/}/device/rescan
-    wait_for 10 grep -q "write through" /sys/block/${A#/dev/}/device/scsi_disk/*/cache_type
-}
+# Linux flushes only disks that have a cache. This tells Linux, and nobody else, that this one has none.
+nothing_to_flush() { echo temporary write through >"$(echo /sys/block/${A#/dev/}/device/scsi_disk/*/cache_type)"; }
 now() { date +%s%3N; }
 in_d() { [[ $(cat /proc/$RM/stat 2>/dev/null) == *") D "* ]]; }
 gone() { [ ! -e /proc/$RM ] || [[ $(cat /proc/$RM/stat) == *") Z "* ]]; }
@@ -53,10 +49,9 @@ kill_all() {
 
 begin
 stop_daemon
+nothing_to_flush
 start_rm
-stays 3
-echo offline >/sys/block/${A#/dev/}/device/state
-ends "daemon stopped, then the disk set offline" 40
+ends "daemon stopped, and Linux told that there is nothing to flush" 15
 end
 
 begin
@@ -69,19 +64,17 @@ end
 stop_daemon
 
 begin
-write_cache_off
 stop_daemon
 start_rm
-ends "daemon stopped, write cache off" 10
-end
-
-begin
-stop_daemon
-start_rm
-stays 1
-echo 0 >$C/core/user_0/d/action/block_dev
-echo 2 >$C/core/user_0/d/action/reset_ring
-ends "daemon stopped, then the device unblocked (its commands fail by cmd_time_out)" 90
+stays 3
+# As nobody serves it, its commands fail.
+fail_commands() {
+    echo 0 >$C/core/user_0/d/action/block_dev
+    echo 2 >$C/core/user_0/d/action/reset_ring
+    gone
+}
+wait_for 60 fail_commands
+ends "daemon stopped, then its commands failed by hand (block_dev, reset_ring)" 5
 end
 
 begin
@@ -102,10 +95,13 @@ end
 stop_daemon
 
 if [ -n "${REMOVAL_LONG:-}" ]; then
-    begin
-    stop_daemon
-    start_rm
-    ends "daemon stopped, nobody does anything" 400
-    end
+    for state in running offline; do
+        begin
+        stop_daemon
+        echo $state >/sys/block/${A#/dev/}/device/state
+        start_rm
+        ends "daemon stopped, disk $state, nobody does anything" 200
+        end
+    done
 fi
 no_complaints
