@@ -10,6 +10,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect, munmap};
+
 /// A shared region. Unmapped when the last owner goes.
 pub struct Mapping {
     base: NonNull<u8>,
@@ -18,8 +20,8 @@ pub struct Mapping {
 }
 
 enum Memory {
-    /// A UIO device's map0. Held for its `Drop`.
-    Mapped(#[allow(dead_code)] memmap2::MmapRaw),
+    /// A UIO device's map0.
+    Mapped,
     /// Plain memory, for the simulated kernel.
     Heap(Layout),
 }
@@ -45,11 +47,16 @@ impl Mapping {
     /// Maps a UIO device. `len` must be exactly the size in `maps/map0/size`, else the kernel refuses (`drivers/uio/uio.c`,
     /// `uio_mmap`).
     pub fn of_uio(fd: impl AsFd, len: usize) -> io::Result<Mapping> {
-        use std::os::fd::AsRawFd;
-        let fd = fd.as_fd();
-        let map = memmap2::MmapOptions::new().len(len).map_raw(fd.as_raw_fd())?;
-        let base = NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Mapping { base, len, memory: Memory::Mapped(map) })
+        // Nothing may be reached at first: where the process locks its memory as it is used (`MCL_FUTURE | MCL_ONFAULT`), Linux (6.1)
+        // touches each page of a mapping that can't be locked, as this one, and here complains of those of the data area that do not
+        // exist yet. It leaves those alone that may not be read.
+        // SAFETY: a new mapping, wherever the kernel wants it, of memory that Rust knows nothing of.
+        let base = unsafe { mmap(ptr::null_mut(), len, ProtFlags::empty(), MapFlags::SHARED, fd, 0)? };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        let mapping = Mapping { base, len, memory: Memory::Mapped };
+        // SAFETY: the mapping from above, which nobody has a pointer to.
+        unsafe { mprotect(base.as_ptr().cast(), len, MprotectFlags::READ | MprotectFlags::WRITE)? };
+        Ok(mapping)
     }
 
     /// A region of zeros in plain memory, aligned to a page.
@@ -132,9 +139,13 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if let Memory::Heap(layout) = self.memory {
+        match self.memory {
+            Memory::Mapped => {
+                // SAFETY: mapped with this length; no pointer outlives the mapping.
+                let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+            }
             // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.base.as_ptr(), layout) }
+            Memory::Heap(layout) => unsafe { dealloc(self.base.as_ptr(), layout) },
         }
     }
 }

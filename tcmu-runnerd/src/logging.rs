@@ -1,7 +1,8 @@
 //! Where log lines go, and which.
 mod journal;
+mod later;
 
-use std::{fmt, io, sync::OnceLock};
+use std::{fmt, sync::OnceLock};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -12,6 +13,8 @@ use tracing_subscriber::{
     reload,
     util::SubscriberInitExt,
 };
+
+pub use later::{begin as write_later, flush};
 
 type Reload = Box<dyn Fn(Targets) + Send + Sync>;
 
@@ -24,7 +27,7 @@ pub fn start(level: &str, who: &str) {
     let journal = journal::Journal::connect(who);
     let lines = journal.is_none().then(|| {
         tracing_subscriber::fmt::layer()
-            .with_writer(io::stderr)
+            .with_writer(|| later::Stderr)
             .with_ansi(false)
             .event_format(Lines { journal: std::env::var_os("JOURNAL_STREAM").is_some(), who: who.to_owned() })
     });

@@ -85,6 +85,7 @@ enum Sub {
 
 fn main() -> ExitCode {
     let outcome = run(Arguments::parse()).and_then(|code| output::finish().map(|()| code).context("standard output"));
+    logging::flush();
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -154,6 +155,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let locked = if config.lock_memory { process::lock_memory() } else { Ok(()) };
     let spared = process::spare_from_oom_killer();
     logging::start(&config.log_level, "");
+    logging::write_later()?;
     if let Err(error) = locked {
         tracing::warn!(%error, "memory is not locked");
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use histogram::{BUCKETS, Histogram};
 pub use kind::{KINDS, Kind};
-pub use page::Page;
+pub use page::{Hold, Page};
 
 /// Sense keys there can be (SPC-6 table 56).
 const SENSE_KEYS: usize = 16;

@@ -103,7 +103,7 @@ fn handler_facts(plugin: &Plugin, io_flusher: bool) -> HandlerFacts {
 /// Runs a host on the socket that is its standard input. Returns when it is not needed any more.
 pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
     let io_flusher = process::set_io_flusher();
-    let may_lock = if options.lock_memory { process::allow_locked_memory() } else { Ok(()) };
+    let locked = if options.lock_memory { process::lock_memory() } else { Ok(()) };
     let starter = rustix::process::geteuid();
     let confinement = Confinement::begin(options.user, options.confined)?;
     // Ctrl-C and the service manager mean the supervisor, which lets commands finish before it lets us go.
@@ -124,11 +124,15 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    logging::write_later()?;
     log_to(|level, message| to_tracing(level, None, message));
     if !io_flusher {
         tracing::warn!(
             "PR_SET_IO_FLUSHER is not in force (needs CAP_SYS_RESOURCE): a disk that this machine itself uses may deadlock under memory pressure"
         );
+    }
+    if let Err(error) = locked {
+        tracing::warn!(%error, "memory is not locked: a disk that this machine itself swaps to may deadlock under memory pressure");
     }
     let server = Server::start(ServerOptions {
         reactors: options.reactors,
@@ -161,12 +165,6 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
     let watching = host.clone();
     let watch = thread::Builder::new().name("tcmu-watch".into()).spawn(move || watching.watch())?;
     let _ = host.watch.set(watch.thread().clone());
-    // All threads are there, and no device is.
-    if options.lock_memory
-        && let Err(error) = may_lock.and_then(|()| process::lock_memory_so_far())
-    {
-        tracing::warn!(%error, "memory is not locked: a disk that this machine itself swaps to may deadlock under memory pressure");
-    }
     host.listen(&mut lines, &facts)
 }
 

@@ -28,7 +28,6 @@ pub struct Confinement {
 impl Confinement {
     /// Steps 1 and 2. With `confined` off, only the user is changed. To be called before any thread is started.
     pub fn begin(user: Option<&str>, confined: bool) -> anyhow::Result<Confinement> {
-        // What io_uring registers counts against it on old kernels.
         memory::lift_limit();
         rustix::thread::set_no_new_privs(true)?;
         // The right to bound them further is kept until it is known what the plugin needs.

@@ -25,29 +25,17 @@ pub fn set_io_flusher() -> bool {
 /// Keeps what this process uses of its memory, now and later, in memory: a page of it that was swapped out, or dropped because it can be
 /// read again from a program's file, may be on a disk that this very process serves. Pages are locked as they are first used.
 ///
-/// Takes away the limit of locked memory ([`allow_locked_memory`]).
+/// Takes away the limit of locked memory (`RLIMIT_MEMLOCK`); where that cannot be done nothing is locked, since memory could not be had
+/// any more beyond the limit. The kernel touches mappings that can't be locked, as rings are: before there is any.
 pub fn lock_memory() -> io::Result<()> {
-    allow_locked_memory()?;
+    lift_limit();
+    if let Some(limit) = getrlimit(Resource::Memlock).current {
+        return Err(io::Error::other(format!("only {limit} bytes may be locked (RLIMIT_MEMLOCK)")));
+    }
     Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?)
 }
 
-/// As [`lock_memory`], of what this process has by now. Rings that are mapped later are left alone: the kernel would touch each of their
-/// pages at once, 8 MiB for each device, and complain of those of the data area that do not exist yet.
-pub fn lock_memory_so_far() -> io::Result<()> {
-    Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT)?)
-}
-
-/// Takes away the limit of locked memory (`RLIMIT_MEMLOCK`), which also holds for what io_uring registers on old kernels. Where that
-/// cannot be done nothing should be locked, since memory could not be had any more beyond the limit.
-pub fn allow_locked_memory() -> io::Result<()> {
-    lift_limit();
-    match getrlimit(Resource::Memlock).current {
-        Some(limit) => Err(io::Error::other(format!("only {limit} bytes may be locked (RLIMIT_MEMLOCK)"))),
-        None => Ok(()),
-    }
-}
-
-/// Takes away the limit of locked memory, as far as this process may.
+/// Takes away the limit of locked memory, as far as this process may. What io_uring registers counts against it too, on old kernels.
 pub(super) fn lift_limit() {
     let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
 }

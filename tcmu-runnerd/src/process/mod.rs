@@ -16,7 +16,7 @@ mod needs;
 mod seccomp;
 
 pub use confinement::Confinement;
-pub use memory::{allow_locked_memory, lock_memory, lock_memory_so_far, set_io_flusher, spare_from_oom_killer};
+pub use memory::{lock_memory, set_io_flusher, spare_from_oom_killer};
 
 /// Becomes a user, with the groups that user is in and without any capability. For good.
 pub fn become_user(name: &str) -> anyhow::Result<()> {

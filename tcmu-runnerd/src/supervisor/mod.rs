@@ -371,6 +371,7 @@ impl Supervisor {
     fn stop(&mut self, signal: i32) {
         if self.end.is_some() {
             tracing::warn!("told to stop again: ending at once");
+            crate::logging::flush();
             std::process::exit(1);
         }
         tracing::info!(signal, "stopping: devices are blocked, commands in flight finish");

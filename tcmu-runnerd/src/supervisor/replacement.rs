@@ -300,6 +300,7 @@ impl Supervisor {
         // The next one has the watchdog's whole time to begin.
         notify("RELOADING=1\nWATCHDOG=1");
         tracing::info!(program = %self.start.program.display(), "handing over");
+        crate::logging::flush();
         let error = Command::new(&self.start.program).args(std::env::args_os().skip(1)).exec();
         tracing::error!(%error, "the handover failed; this one goes on");
         drop(block);

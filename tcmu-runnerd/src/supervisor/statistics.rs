@@ -9,7 +9,7 @@ use std::{
 
 use tcmu::{
     BackstoreId,
-    server::counters::{Counters, Page},
+    server::counters::{Counters, Hold, Page},
 };
 
 use super::{
@@ -26,20 +26,35 @@ use crate::{
 /// The pages that devices are counted in, and what those had that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
-    pages: HashMap<BackstoreId, (String, Arc<OwnedFd>)>,
+    pages: HashMap<BackstoreId, DevicePage>,
     gone: BTreeMap<String, Counters>,
+}
+
+#[derive(Debug)]
+struct DevicePage {
+    subtype: String,
+    page: Arc<OwnedFd>,
+    /// Between two hosts nobody else has it in memory. `None`: no more may be locked.
+    _hold: Option<Hold>,
+}
+
+impl DevicePage {
+    fn new(subtype: &str, page: OwnedFd) -> DevicePage {
+        DevicePage { subtype: subtype.to_owned(), _hold: Page::hold(&page).ok(), page: Arc::new(page) }
+    }
 }
 
 impl Pages {
     /// A device's page. A new one if it has none yet; none at all if there is no memory for it, and then it is not counted.
     pub(super) fn of(&mut self, id: &BackstoreId, subtype: &str) -> Option<Arc<OwnedFd>> {
-        if let Some((_, page)) = self.pages.get(id) {
-            return Some(page.clone());
+        if let Some(known) = self.pages.get(id) {
+            return Some(known.page.clone());
         }
         match Page::create() {
             Ok(page) => {
-                let page = Arc::new(page);
-                self.pages.insert(id.clone(), (subtype.to_owned(), page.clone()));
+                let new = DevicePage::new(subtype, page);
+                let page = new.page.clone();
+                self.pages.insert(id.clone(), new);
                 Some(page)
             }
             Err(error) => {
@@ -51,12 +66,12 @@ impl Pages {
 
     /// A page that came with an adopted host.
     pub(super) fn keep(&mut self, id: BackstoreId, subtype: &str, page: OwnedFd) {
-        self.pages.insert(id, (subtype.to_owned(), Arc::new(page)));
+        self.pages.insert(id, DevicePage::new(subtype, page));
     }
 
     /// A device is gone. What was done for it stays with its handler.
     pub(super) fn retire(&mut self, id: &BackstoreId) {
-        let Some((subtype, page)) = self.pages.remove(id) else { return };
+        let Some(DevicePage { subtype, page, .. }) = self.pages.remove(id) else { return };
         let mut counters = Page::read_from(&page).unwrap_or_default();
         (counters.in_flight, counters.in_flight_max, counters.size) = (0, 0, 0);
         self.gone.entry(subtype).or_default().add(&counters);
@@ -64,8 +79,7 @@ impl Pages {
 
     /// What was done for a device. A page that makes no sense is as good as none.
     pub(super) fn read(&self, id: &BackstoreId) -> Option<Counters> {
-        let (_, page) = self.pages.get(id)?;
-        Page::read_from(page).ok()
+        Page::read_from(&self.pages.get(id)?.page).ok()
     }
 }
 

@@ -20,6 +20,10 @@ pub struct Page {
     map: Option<memmap2::MmapRaw>,
 }
 
+/// A shared page that stays in memory as long as this is there ([`Page::hold`]).
+#[derive(Debug)]
+pub struct Hold(#[allow(dead_code, reason = "held for its drop")] memmap2::MmapRaw);
+
 // SAFETY: the cells are atomics.
 unsafe impl Send for Page {}
 // SAFETY: as above.
@@ -49,6 +53,14 @@ impl Page {
         let map = memmap2::MmapOptions::new().len(SIZE).map_raw(fd.as_raw_fd())?;
         let cells = NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
         Ok(Page { cells: cells.cast(), map: Some(map) })
+    }
+
+    /// Keeps a shared page in memory, whoever maps it or does not: swapped out while nobody did, it could be on a disk that waits for whoever
+    /// is to count in it. Nothing in there is looked at.
+    pub fn hold(fd: impl AsFd) -> io::Result<Hold> {
+        let map = memmap2::MmapOptions::new().len(SIZE).map_raw(fd.as_fd().as_raw_fd())?;
+        map.lock()?;
+        Ok(Hold(map))
     }
 
     /// Reads a shared page without mapping it: whoever else has it can do no harm. `InvalidData` if its counters are laid out otherwise.
@@ -112,6 +124,18 @@ mod tests {
             assert_eq!(counters, page.read());
             assert_eq!((counters.commands, counters.latency[Kind::Flush as usize].count()), (3 * times, times));
         }
+    }
+
+    #[test]
+    fn a_page_that_is_held_is_locked_and_can_be_used() {
+        let fd = Page::create().unwrap();
+        let held = Page::hold(&fd).unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mapping = format!("{:x}-", held.0.as_ptr() as usize);
+        let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&mapping));
+        assert!(lines.next().unwrap().contains("tcmu-counters"));
+        assert!(lines.find(|line| line.starts_with("VmFlags")).unwrap().contains(" lo"));
+        Page::shared(&fd).unwrap().cells().begin(1);
     }
 
     #[test]
