@@ -132,8 +132,8 @@ mod tests {
             let (debian, rpm) = text.split_once("[package.metadata.generate-rpm]").unwrap();
             let debian = debian.lines().filter(|line| line.contains("44\"]") || line.contains("755\"]"));
             let quoted = |line: &str| line.split('"').nth(1).unwrap().to_owned();
-            let debian: Vec<String> = debian.map(|line| quoted(line)).collect();
-            let rpm = rpm.split("source = ").skip(1).map(|rest| quoted(rest)).filter(|file| file != "../LICENSE");
+            let debian: Vec<String> = debian.map(&quoted).collect();
+            let rpm = rpm.split("source = ").skip(1).map(&quoted).filter(|file| file != "../LICENSE");
             let (mut debian, mut rpm): (Vec<String>, Vec<String>) = (debian, rpm.collect());
             debian.sort();
             rpm.sort();

@@ -69,7 +69,7 @@ wait_for 20 grep -q listening $W/listener
 status 1 tcmuctl create alloc late --size 16M --loopback --iscsi --portal 127.0.0.1:3261
 expect "np/127.0.0.1:3261" cat $W/status
 kill $LISTENER
-[ -z "$(find $C/core $C/loopback $C/iscsi -name '*late*')" ] || fail "the disk is still there"
+[ -z "$(find $C/core $C/loopback $C/iscsi -name late -o -name '*:late')" ] || fail "the disk is still there"
 [ "$(ls -d $C/loopback/naa.* | wc -l)" = 1 ] || fail "the loopback is still there"
 [ -z "$(ls $C/iscsi 2>/dev/null | grep iqn)" ] || fail "the target is still there"
 
