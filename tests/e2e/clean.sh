@@ -2,6 +2,8 @@
 # Takes everything away that a failed test left behind.
 C=/sys/kernel/config/target
 M=/sys/module/target_core_user/parameters
+# It kills by name: nothing for a machine where no test ran.
+[ -d $C ] || exit 1
 pkill -KILL fio
 pkill -KILL -f tcmu-runnerd
 pkill -KILL own_loop
@@ -20,6 +22,7 @@ fail_commands() {
 fail_commands &
 trap 'kill %1' EXIT
 timeout 20 iscsiadm -m session -u
+pkill -KILL -x iscsid
 mount | awk '/\/tmp\/e2e/ { print $3 }' | xargs -r timeout 10 umount -l
 for portal in $C/iscsi/*/tpgt_1; do
     echo 0 >"$portal/enable"
