@@ -7,7 +7,7 @@
 modprobe -a iscsi_tcp loop ext4
 mkdir -p /etc/iscsi $W/store
 echo "InitiatorName=iqn.2026-01.org.example:me" >/etc/iscsi/initiatorname.iscsi
-iscsid
+pgrep -x iscsid >/dev/null || iscsid
 T=iqn.2026-01.org.example:orders
 P=$C/iscsi/$T/tpgt_1
 L=$C/loopback/naa.5001405000000001/tpgt_1

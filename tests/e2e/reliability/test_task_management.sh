@@ -112,7 +112,7 @@ echo "a write over loopback that took too long for Linux: aborted, sent again, d
 target 3 user_1/kept
 mkdir -p /etc/iscsi
 echo "InitiatorName=iqn.2026-01.org.example:me" >/etc/iscsi/initiatorname.iscsi
-iscsid
+pgrep -x iscsid >/dev/null || iscsid
 iscsiadm -m discovery -t sendtargets -p 127.0.0.1:3263 >/dev/null
 iscsiadm -m node -T $T:3 --login >/dev/null
 disk() { ls -d /sys/class/iscsi_session/session*/device/target*/*:0/block/* 2>/dev/null | head -1; }
