@@ -1,7 +1,6 @@
 # A handler hangs: it is noticed and shown, the daemon and other devices go on, and its host is killed where the operator wants that. A
 # command that the kernel gave up is completed late without harm.
 # limit: 400
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 . ./load.sh
 plugins file fault
