@@ -1,5 +1,4 @@
 # limit: 400
-# not in CI: it has not passed since the deadlock that it found was mended
 # Memory pressure on the disks of the daemon itself: swap, and more dirty pages than fit, with the daemon in a tight memory cgroup of its
 # own. No deadlock, and what makes that true: PR_SET_IO_FLUSHER of every thread, locked memory, an OOM score. (That nothing is allocated
 # on the way of a command is libtcmu/tests/no_allocation.rs.) PRESSURE_MIB: how much is swapped and written; 48.
