@@ -6,6 +6,7 @@
 //! | [`parameters`] | which command, its parameter list | the unit stays usable; UNMAP and EXTENDED COPY do what the model does |
 //! | [`engine`] | the kind of device, then records of commands | the engine does what the model does |
 //! | [`plugin`] | a plugin's table and answers | it is refused in words, or its devices answer every command |
+//! | [`ring`] | commands, and what is written over ring and mailbox | the device is served, or refused once and for all |
 //! | [`netlink`] | a datagram of the kernel | an event that makes sense, or none |
 //! | [`names`] | device names, `dev_config`, arguments of `CheckConfig` | taken apart the same each time; judged in words by the handler `file` |
 //! | [`config`] | `tcmu.toml` | a configuration within its limits, or the line that is wrong |
@@ -17,6 +18,7 @@ mod decode;
 pub mod model;
 mod parameters;
 mod plugin;
+mod ring;
 mod text;
 mod unit;
 
@@ -24,6 +26,7 @@ pub use decode::decode;
 use model::{Rig, Shape};
 pub use parameters::parameters;
 pub use plugin::plugin;
+pub use ring::ring;
 pub use text::{config, messages, names, netlink};
 
 /// Bytes of a record, which decides about one command.

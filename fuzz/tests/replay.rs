@@ -65,6 +65,16 @@ fn random_nonsense_of_plugins_is_refused_or_survived() {
 }
 
 #[test]
+fn the_corpus_of_scribbled_rings_is_served_or_refused() {
+    replay("ring", tcmu_fuzz::ring);
+}
+
+#[test]
+fn random_scribbles_over_rings_are_served_or_refused() {
+    random(2_000, 600, tcmu_fuzz::ring);
+}
+
+#[test]
 fn the_corpus_of_datagrams_is_read_or_refused() {
     replay("netlink", tcmu_fuzz::netlink);
 }

@@ -1,7 +1,6 @@
 # Many devices: few threads, little memory, no processor time without commands, the last as quick to add as the first, and all taken over
 # soon by the next daemon. SCALE_DEVICES and SCALE_SECONDS make it larger and longer.
 # limit: 900
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 DEVICES=${SCALE_DEVICES:-60} IDLE=${SCALE_SECONDS:-5}
 ms() { echo $(($(date +%s%N) / 1000000)); }

@@ -1,5 +1,4 @@
 # tcmuctl makes a whole disk in one line, changes it, exports it, and takes it away; what fails leaves nothing behind; CHAP keeps others out.
-# not in CI: it passes up to the late step that fails, taken back; what comes after was not seen since the last changes
 . ./lib.sh
 modprobe iscsi_tcp
 start_daemon

@@ -1,6 +1,5 @@
 # A handler is restarted with another plugin file under verified I/O: no error; a plugin that cannot be loaded changes nothing.
 # limit: 400
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 . ./load.sh
 plugins file alloc

@@ -1,6 +1,5 @@
 # A host for each device, a host that runs as another user, and an operator's limit after which the commands of one device fail while
 # those of another wait.
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 . ./load.sh
 cat >$W/tcmu.toml <<T

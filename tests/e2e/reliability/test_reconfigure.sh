@@ -2,7 +2,6 @@
 # half of it was done already. Verified I/O goes on, initiators are told, and what is refused changes nothing. RECONFIGURE_ROUNDS makes
 # it longer.
 # limit: 400
-# not in CI: it has not passed from its beginning to its end yet
 . ./lib.sh
 . ./load.sh
 ROUNDS=${RECONFIGURE_ROUNDS:-1} MIB=$((1 << 20))

@@ -1,7 +1,6 @@
 # The short form of `cargo xtask soak`: verified load while hosts and the supervisor are killed, handlers hang, programs are exchanged,
 # disks resized, others added and removed; nothing is lost, nothing leaks. SOAK_SECONDS; 60. SOAK_SEED: repeats a run.
 # limit: 400
-# not in CI: it has not passed from its beginning to its end yet
 . ./lib.sh
 LOG=$W/soak/daemon.log
 # Debian's own, which has the bindings of D-Bus.

@@ -1,6 +1,5 @@
 # The supervisor is killed, and replaced by a newer program, under verified I/O: its hosts serve on, and the next supervisor finds all as it is.
 # limit: 400
-# not in CI: it was not seen to pass since the last changes
 . ./lib.sh
 . ./load.sh
 plugins file alloc
