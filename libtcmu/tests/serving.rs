@@ -3,7 +3,11 @@ mod common;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Barrier, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::Ordering,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::Duration,
 };
@@ -12,13 +16,32 @@ use common::{Memory, Quiet, info, memory, run, rw10, serve};
 use tcmu::{
     mapping::Mapping,
     ring::layout,
-    server::{Attach, Server, ServerOptions, Solo, Turn},
+    server::{Attach, Attached, Server, ServerOptions, Solo, Turn},
     sim::{Data, Lie, SimConfig, SimKernel},
 };
 use tcmu_handler_api::{
     host::OpenDevice,
     plugin::{Batch, BlockDevice, Device, DeviceInfo, Operation, Request, Threads},
 };
+
+/// A device in a server, which tells when it can't be served any more, and why.
+fn watched<D: Device>(make: impl FnOnce(&Arc<Mapping>) -> D) -> (SimKernel, Box<Attached>, Receiver<String>) {
+    let (kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = OpenDevice::embed(make(&map), info(), Arc::new(Quiet), Server::services()).unwrap();
+    let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
+    let attach = Attach::new("t", fd, map.len(), device);
+    let (tell, told) = channel();
+    let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
+    (kernel, attached, told)
+}
+
+/// A device in a loop of the test's own.
+fn alone(device: impl Device, workers: usize) -> (SimKernel, Solo) {
+    let (kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
+    let device = OpenDevice::embed(device, info(), Arc::new(Quiet), Server::services()).unwrap();
+    let attach = Attach::new("t", fd, map.len(), device);
+    (kernel, Solo::mapped(map, attach, workers).unwrap())
+}
 
 /// Completes every request from a thread of its own, in reverse order of arrival.
 struct Backwards(Memory, Mutex<Vec<Request>>);
@@ -70,13 +93,7 @@ fn requests_completed_by_other_threads_in_any_order_come_back() {
 
 #[test]
 fn a_lying_ring_stops_its_device_with_one_clear_word() {
-    let (memory, _) = memory();
-    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
-    let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
-    let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
-    let attach = Attach::new("t", fd, map.len(), device);
-    let (tell, told) = std::sync::mpsc::channel();
-    let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
+    let (mut kernel, attached, told) = watched(|_| memory().0);
     kernel.run(&[0; 6], Data::None).unwrap();
     kernel.lie(Lie::CdbOutside);
     let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -108,12 +125,7 @@ impl Device for Wild {
 
 #[test]
 fn a_ring_that_is_written_over_is_told_of_before_another_command_comes() {
-    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
-    let device = OpenDevice::embed(Wild(map.clone()), info(), Arc::new(Quiet), Server::services()).unwrap();
-    let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    let attach = Attach::new("t", fd, map.len(), device);
-    let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
+    let (mut kernel, attached, told) = watched(|map| Wild(map.clone()));
     kernel.queue(&rw10(0x28, 0, 0, 1), Data::In(512)).unwrap();
     let why = told.recv_timeout(Duration::from_secs(10)).unwrap();
     assert!(why.contains("cmd_tail is 4096, where 0 was stored: something wrote over the mailbox"), "{why}");
@@ -123,12 +135,7 @@ fn a_ring_that_is_written_over_is_told_of_before_another_command_comes() {
 #[test]
 fn a_device_whose_ring_lied_is_let_go_when_its_handler_has_given_all_back() {
     let held: Arc<Mutex<Vec<Request>>> = Arc::default();
-    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
-    let device = OpenDevice::embed(Slow(held.clone()), info(), Arc::new(Quiet), Server::services()).unwrap();
-    let server = Server::start(ServerOptions { reactors: 1, workers: 1, ..ServerOptions::default() }).unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    let attach = Attach::new("t", fd, map.len(), device);
-    let attached = server.attach_mapped(map, attach, move |why| tell.send(why.to_owned()).unwrap()).unwrap();
+    let (mut kernel, attached, told) = watched(|_| Slow(held.clone()));
     // Plain commands, and one that the whole engine has.
     for cdb in [rw10(0x28, 0, 0, 1), rw10(0x28, 0, 1, 1), rw10(0x2f, 0x02, 0, 1), rw10(0x28, 0, 2, 1)] {
         let data = if cdb[0] == 0x28 { Data::In(512) } else { Data::Out(vec![0; 512]) };
@@ -170,11 +177,7 @@ fn stopping_waits_for_what_is_in_flight_and_leaves_the_rest_on_the_ring() {
 
 #[test]
 fn a_program_can_serve_a_device_in_its_own_loop() {
-    let (memory, _) = memory();
-    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
-    let device = OpenDevice::embed(memory, info(), Arc::new(Quiet), Server::services()).unwrap();
-    let attach = Attach::new("t", fd, map.len(), device);
-    let mut solo = Solo::mapped(map, attach, 2).unwrap();
+    let (mut kernel, mut solo) = alone(memory().0, 2);
     kernel.queue(&rw10(0x28, 0, 3, 1), Data::In(512)).unwrap();
     let done = loop {
         while solo.turn().unwrap() == Turn::More {}
@@ -203,9 +206,7 @@ impl Device for AtOnce {
 
 #[test]
 fn a_descriptor_that_is_not_read_in_a_batch_is_read_when_nothing_is_left() {
-    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
-    let device = OpenDevice::embed(AtOnce, info(), Arc::new(Quiet), Server::services()).unwrap();
-    let mut solo = Solo::mapped(map.clone(), Attach::new("t", fd, map.len(), device), 1).unwrap();
+    let (mut kernel, mut solo) = alone(AtOnce, 1);
     let is_readable = |solo: &Solo| {
         let mut fds = solo.descriptors().map(|fd| rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN));
         rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).unwrap() > 0
@@ -241,10 +242,7 @@ impl Device for Together {
 #[test]
 fn a_batch_that_blocks_gets_all_threads_that_there_are() {
     const THREADS: usize = 7;
-    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
-    let device = Together(Arc::new(Barrier::new(THREADS)));
-    let device = OpenDevice::embed(device, info(), Arc::new(Quiet), Server::services()).unwrap();
-    let mut solo = Solo::mapped(map.clone(), Attach::new("t", fd, map.len(), device), THREADS).unwrap();
+    let (mut kernel, mut solo) = alone(Together(Arc::new(Barrier::new(THREADS))), THREADS);
     for _ in 0..200 {
         for _ in 0..2 * THREADS {
             kernel.queue(&rw10(0x28, 0, 0, 1), Data::In(512)).unwrap();
@@ -260,9 +258,7 @@ fn a_batch_that_blocks_gets_all_threads_that_there_are() {
 
 #[test]
 fn a_turn_ends_after_some_bytes_so_that_the_first_need_not_wait_for_the_last() {
-    let (mut kernel, map, fd) = SimKernel::new(SimConfig::default()).unwrap();
-    let device = OpenDevice::embed(AtOnce, info(), Arc::new(Quiet), Server::services()).unwrap();
-    let mut solo = Solo::mapped(map.clone(), Attach::new("t", fd, map.len(), device), 1).unwrap();
+    let (mut kernel, mut solo) = alone(AtOnce, 1);
     for _ in 0..10 {
         kernel.queue(&rw10(0x28, 0, 0, 128), Data::In(128 * 512)).unwrap();
     }
