@@ -222,7 +222,8 @@ impl Attached {
     }
 
     /// Changes the device while I/O runs: the next command sees it, and initiators get the unit attention that is due. Blocks as long as
-    /// the handler does, so it is not for threads that serve; changes of one device come one after the other. On failure all is as before.
+    /// the handler does, and for up to 2 s while initiators keep a medium in, so it is not for threads that serve; changes of one device come
+    /// one after the other. On failure all is as before.
     pub fn reconfigure(&self, change: &Change<'_>) -> Result<(), Refusal> {
         let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let info = self.info();

@@ -1,5 +1,6 @@
 //! Lines for stderr, written by a thread of its own. Stderr may be a file on a disk of this very process, or one that was swapped out to it:
-//! whoever serves or takes over disks must not wait for it.
+//! whoever serves or takes over disks must not wait for it. (`tracing-appender` has a writer like this one, which can be flushed only by
+//! ending it: too soon for a process that goes on where the exchange of its program fails.)
 use std::{
     io::{self, Write},
     sync::{
