@@ -174,7 +174,7 @@ pub(crate) struct Cell(AtomicU64);
 
 impl Cell {
     #[inline]
-    fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 

@@ -210,10 +210,13 @@ impl Attached {
 
     /// What was done so far. Never blocks.
     pub fn counters(&self) -> Counters {
-        let mut counters = self.counters.read();
+        Counters { oldest: self.oldest(), ..self.counters.read() }
+    }
+
+    /// [`Counters::oldest`] alone, for who looks at many devices often. Never blocks.
+    pub fn oldest(&self) -> u64 {
         // A handler that keeps the serving thread keeps it from counting too.
-        counters.oldest += u64::from(self.reactor.is_late());
-        counters
+        self.counters.cells().oldest.get() + u64::from(self.reactor.is_late())
     }
 
     /// Lines of `key=value` from the handler about the device's state.

@@ -275,7 +275,7 @@ impl Host {
             }
             self.server.grow_older();
             let mut late = self.each(|name, attached| {
-                let periods = attached.counters().oldest;
+                let periods = attached.oldest();
                 (periods >= 2).then(|| (name.to_owned(), periods.saturating_mul(period.as_millis() as u64)))
             });
             late.truncate(LATE);

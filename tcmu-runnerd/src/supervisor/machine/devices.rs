@@ -170,9 +170,11 @@ impl Machine {
 
     /// When the commands of a device that nobody serves are to fail (again).
     pub(super) fn fails_at(&self, device: &Device) -> Option<Instant> {
-        let unserved = matches!(device.state, State::Waiting | State::Failed { .. }) && !self.stopping;
+        if self.stopping || !matches!(device.state, State::Waiting | State::Failed { .. }) {
+            return None;
+        }
         let limit = device.unserved? + self.policy(device).give_up?;
-        unserved.then(|| device.fail.unwrap_or(limit))
+        Some(device.fail.unwrap_or(limit))
     }
 
     pub(super) fn fail_commands(&mut self, id: &BackstoreId, now: Instant) {

@@ -154,8 +154,10 @@ impl Machine {
 
     /// When a device that is being opened or closed takes too long for its handler to be well.
     pub(super) fn overdue_at(&self, device: &Device) -> Option<Instant> {
-        let waits = matches!(device.state, State::Opening | State::Closing) && device.hangs.is_none();
-        waits.then_some(device.since + self.settings.open_timeout + self.policy(device).hang?)
+        if device.hangs.is_some() || !matches!(device.state, State::Opening | State::Closing) {
+            return None;
+        }
+        Some(device.since + self.settings.open_timeout + self.policy(device).hang?)
     }
 
     pub(super) fn overdue(&mut self, id: &BackstoreId, now: Instant) {
