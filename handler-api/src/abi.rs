@@ -153,7 +153,8 @@ pub const TCMU_CHANGE_CONFIG: u32 = 1;
 pub const TCMU_CHANGE_SIZE: u32 = 2;
 /// What changes: the volatile write cache, [`tcmu_change::value`] 0 or 1.
 pub const TCMU_CHANGE_WRITE_CACHE: u32 = 3;
-/// What changes: the medium; `config` and `value` (bytes) describe the new one, an empty `config` means none.
+/// What changes: the medium; `config` and `value` (bytes) describe the new one, an empty `config` means none. No request is outstanding, and
+/// none comes before the call returns.
 pub const TCMU_CHANGE_MEDIUM: u32 = 4;
 
 /// [`tcmu_open::flags`]: the device existed before; an earlier process served it.

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Barrier, Mutex,
-        atomic::Ordering,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, channel},
     },
     thread,
@@ -21,7 +21,7 @@ use tcmu::{
 };
 use tcmu_handler_api::{
     host::OpenDevice,
-    plugin::{Batch, BlockDevice, Device, DeviceInfo, Operation, Request, Threads},
+    plugin::{Batch, BlockDevice, Change, Device, DeviceFlags, DeviceInfo, Operation, Refusal, Request, Threads},
 };
 
 /// A device in a server, which tells when it can't be served any more, and why.
@@ -109,6 +109,63 @@ impl Device for Slow {
     fn submit(&self, batch: Batch<'_>) {
         self.0.lock().unwrap().extend(batch);
     }
+}
+
+/// One whose medium can be changed.
+struct Changing(Slow, Arc<AtomicBool>);
+
+impl Device for Changing {
+    const THREADS: Threads = Threads::Inline;
+    fn submit(&self, batch: Batch<'_>) {
+        self.0.submit(batch);
+    }
+    fn reconfigure(&self, _: Change<'_>, _: &mut DeviceInfo) -> Result<(), Refusal> {
+        assert!(self.0.0.lock().unwrap().is_empty(), "a request of the old medium is still there");
+        self.1.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_medium_is_exchanged_between_commands() {
+    let (held, changed): (Arc<Mutex<Vec<Request>>>, Arc<AtomicBool>) = Default::default();
+    let mut info = info();
+    info.set_flags(DeviceFlags::REMOVABLE, true);
+    let (mut kernel, attached) = serve(Changing(Slow(held.clone()), changed.clone()), info, SimConfig::default());
+    let arrives = |count: usize| {
+        while held.lock().unwrap().len() < count {
+            thread::yield_now();
+        }
+    };
+    let finish = || held.lock().unwrap().drain(..).for_each(|request| request.complete(Ok(())));
+    let medium = Change::Medium { config: "b", size: 1 << 20 };
+    kernel.queue(&rw10(0x28, 0, 0, 1), Data::In(512)).unwrap();
+    arrives(1);
+    // In vain at first: the command takes too long, and the next one is served as if nothing had been.
+    assert_eq!(attached.reconfigure(&medium).unwrap_err().errno(), libc::EBUSY);
+    kernel.queue(&rw10(0x28, 0, 1, 1), Data::In(512)).unwrap();
+    arrives(2);
+    assert!(!changed.load(Ordering::SeqCst));
+    thread::scope(|scope| {
+        let change = scope.spawn(|| attached.reconfigure(&medium));
+        thread::sleep(Duration::from_millis(50));
+        kernel.queue(&rw10(0x28, 0, 2, 1), Data::In(512)).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!((held.lock().unwrap().len(), changed.load(Ordering::SeqCst)), (2, false), "the next one waits");
+        finish();
+        change.join().unwrap().unwrap();
+    });
+    assert!(changed.load(Ordering::SeqCst));
+    // The third finds the other medium, and is told so.
+    let mut done = Vec::new();
+    while done.len() < 3 {
+        done.extend(kernel.wait(Duration::from_secs(10)).unwrap());
+    }
+    assert_eq!(done.iter().map(|done| done.status).collect::<Vec<_>>(), [0, 0, 2]);
+    kernel.queue(&rw10(0x28, 0, 2, 1), Data::In(512)).unwrap();
+    arrives(1);
+    finish();
+    attached.stop(Duration::from_secs(10)).unwrap();
 }
 
 /// Writes over `cmd_tail` while it has a request.

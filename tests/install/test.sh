@@ -13,7 +13,7 @@ say() { echo "[$(cut -d. -f1 /proc/uptime) s] $*"; }
 fail() {
     say "FAILED: $*"
     systemctl --no-pager status tcmu-runnerd rtslib-fb-targetctl | tail -40
-    journalctl --no-pager -b -u tcmu-runnerd -u rtslib-fb-targetctl -u install-test | tail -60
+    journalctl --no-pager -b -u tcmu-runnerd -u tcmu-disks -u rtslib-fb-targetctl -u install-test | tail -60
     dmesg | tail -20
     end 01
 }
@@ -37,9 +37,14 @@ processes() {
     done 2>/dev/null
 }
 host_pid() { tcmuctl handlers | awk '$1 == "file" { print $4 }'; }
-has_disk() { ls /sys/bus/scsi/devices/*/block 2>/dev/null | grep -q sd && grep -q LIO-ORG /sys/bus/scsi/devices/*/vendor; }
-disk() { echo /dev/"$(basename "$(ls -d /sys/bus/scsi/devices/*/block/sd* | head -1)")"; }
-sum() { dd if="$(disk)" bs=1M count=4 iflag=direct status=none | sha256sum; }
+# Disks are told apart by their sizes, in MiB: 64 that of targetcli, 32 that of disks.d, 16 that of the other handler.
+disk() {
+    local size
+    size=$(grep -lx $((${1:-64} * 2048)) /sys/block/sd*/size 2>/dev/null) || return
+    echo "/dev/$(basename "${size%/size}")"
+}
+has_disk() { grep -q LIO-ORG "/sys/block/$(basename "$(disk "$@")")/device/vendor"; }
+sum() { dd if="$(disk "$@")" bs=1M count=4 iflag=direct status=none | sha256sum; }
 targets() { targetcli "$@" || fail "targetcli $*"; }
 
 install_() {
@@ -63,6 +68,33 @@ T
     wait_for 30 has_disk
     dd if=/dev/urandom of="$(disk)" bs=1M count=4 oflag=direct status=none || fail "the disk cannot be written"
     sum >$STATE/sum
+
+    say "a disk by a file in disks.d"
+    mkdir -p /etc/tcmu/disks.d
+    cat >/etc/tcmu/disks.d/vm2.toml <<T
+handler = "file"
+config = "/srv/vm2.img"
+size = "32M"
+loopback = true
+T
+    systemctl enable --now tcmu-disks || fail "systemctl enable --now tcmu-disks"
+    wait_for 30 has_disk 32
+    dd if=/dev/urandom of="$(disk 32)" bs=1M count=4 oflag=direct status=none || fail "the disk of disks.d cannot be written"
+    sum 32 >$STATE/sum.32
+
+    say "a handler that was built against the -dev package"
+    install -m 644 handler_ramc.so /usr/lib/tcmu-runnerd/
+    tcmuctl handler test /usr/lib/tcmu-runnerd/handler_ramc.so >/tmp/tested 2>&1 || fail "tcmuctl handler test: $(cat /tmp/tested)"
+    tail -1 /tmp/tested
+    tcmuctl reload --exec || fail "tcmuctl reload --exec"
+    has_handler() { tcmuctl handlers | grep "^ramc "; }
+    wait_for 20 has_handler
+    tcmuctl create ramc other --size 16M --loopback || fail "tcmuctl create"
+    wait_for 30 has_disk 16
+    dd if=/dev/urandom of="$(disk 16)" bs=1M count=4 oflag=direct status=none || fail "its disk cannot be written"
+    sum 16 >/dev/null || fail "its disk cannot be read"
+    tcmuctl delete other || fail "tcmuctl delete"
+    [ "$(sum) $(sum 32)" = "$(cat $STATE/sum) $(cat $STATE/sum.32)" ] || fail "other data after another handler came"
 
     say "the journal, the level, the configuration"
     journalctl -b -u tcmu-runnerd -o json | python3 -c '
@@ -144,9 +176,13 @@ back() {
     since() { systemctl show -p ActiveEnterTimestampMonotonic --value "$1"; }
     [ "$(since tcmu-runnerd)" -lt "$(since rtslib-fb-targetctl)" ] || fail "targets were restored before the daemon was ready"
     ! journalctl --no-pager -b -u rtslib-fb-targetctl | grep -i "error\|could not" || fail "targets were not restored"
+    wait_for 60 systemctl is-active --quiet tcmu-disks
+    wait_for 30 has_disk 32
     tcmuctl devices
-    tcmuctl devices | grep "serving" || fail "the disk is not served"
+    for disk in vm1 vm2; do tcmuctl devices | grep "$disk .*serving" || fail "the disk $disk is not served"; done
     [ "$(sum)" = "$(cat $STATE/sum)" ] || fail "other data after the reboot"
+    [ "$(sum 32)" = "$(cat $STATE/sum.32)" ] || fail "other data of the disk of disks.d after the reboot"
+    tcmuctl apply --dry-run | grep -x "Nothing to change." || fail "disks.d: $(tcmuctl apply --dry-run)"
     # The way down of the first boot: targets before the daemon, and nobody had to be killed.
     journalctl --no-pager -b -1 -u tcmu-runnerd | grep -q "stopped; devices stay blocked" || fail "the daemon was not stopped in order"
 

@@ -20,6 +20,8 @@ use crate::{
 const ENDED: i32 = 0;
 /// Its exit status when the guest wrote 10h to its debug port: twice that and one.
 const SUCCESS: i32 = 0x21;
+/// A handler that somebody else wrote.
+const THIRD_PARTY: &str = "handler_ramc.so";
 /// Each boot, at most.
 const SECONDS: &str = "600";
 
@@ -32,9 +34,11 @@ pub fn run() -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(&work);
     fs::create_dir_all(&work)?;
 
+    third_party(&work)?;
     let payload = work.join("payload.tar");
     let mut tar = Command::new("tar");
-    tar.arg("-cf").arg(&payload).arg("-C").arg(root().join("tests/install")).arg("test.sh").arg("-C").arg(package::directory());
+    tar.arg("-cf").arg(&payload).arg("-C").arg(root().join("tests/install")).arg("test.sh");
+    tar.arg("-C").arg(&work).arg(THIRD_PARTY).arg("-C").arg(package::directory());
     for package in package::built()? {
         tar.arg(package.file_name().context("a package without a name")?);
     }
@@ -54,6 +58,22 @@ pub fn run() -> anyhow::Result<()> {
     }
     let _ = fs::remove_dir_all(&work);
     Ok(())
+}
+
+/// Builds the example of the -dev package with what is in that package, as its pkg-config file says.
+fn third_party(work: &Path) -> anyhow::Result<()> {
+    let dev = work.join("dev");
+    let is_dev = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tcmu-runnerd-dev_"));
+    let package = package::built()?.into_iter().find(is_dev).context("there is no -dev package")?;
+    quietly("what the -dev package brings", Command::new("dpkg-deb").arg("-x").arg(package).arg(&dev))?;
+    let mut pkg_config = Command::new("pkg-config");
+    pkg_config.args(["--cflags", "tcmu-handler"]).env("PKG_CONFIG_LIBDIR", dev.join("usr/share/pkgconfig"));
+    let flags = pkg_config.env("PKG_CONFIG_SYSROOT_DIR", &dev).output().context("pkg-config")?;
+    ensure!(flags.status.success(), "pkg-config: {}", String::from_utf8_lossy(&flags.stderr));
+    let mut compile = Command::new("gcc");
+    compile.args(["-Wall", "-Werror", "-shared", "-fPIC"]).args(String::from_utf8(flags.stdout)?.split_whitespace());
+    compile.arg(dev.join("usr/share/doc/tcmu-runnerd-dev/examples/ram.c")).arg("-o").arg(work.join(THIRD_PARTY));
+    quietly("a handler that is built against it", &mut compile)
 }
 
 fn machine(kernel: &Path, image: &Path, disk: &Path, payload: &Path) -> Command {

@@ -38,7 +38,7 @@ const PEERS: &[&str] = &["tcmu-runner", "valgrind", "linux-perf", "libc6-dev"];
 const PACKING: &[&str] = &["binutils", "dpkg-dev", "file", "libc6-dev"];
 
 /// What the test of installation needs besides.
-const IMAGE: &[&str] = &["debootstrap", "e2fsprogs", "busybox-static", "cpio"];
+const IMAGE: &[&str] = &["debootstrap", "e2fsprogs", "busybox-static", "cpio", "gcc", "pkgconf"];
 
 /// A command as root.
 pub fn as_root(program: &str) -> Command {

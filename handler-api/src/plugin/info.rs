@@ -204,7 +204,7 @@ pub enum Change<'a> {
     Size(u64),
     /// The volatile write cache, on or off.
     WriteCache(bool),
-    /// Another medium, of `size` bytes, or none.
+    /// Another medium, of `size` bytes, or none. No request is outstanding, and none comes before the call returns.
     Medium {
         /// Describes the medium; empty means none.
         config: &'a str,

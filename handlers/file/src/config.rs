@@ -8,6 +8,7 @@ pub(crate) struct Config {
     pub(crate) read_only: bool,
     pub(crate) create: bool,
     pub(crate) direct: bool,
+    pub(crate) removable: bool,
 }
 
 impl Config {
@@ -28,6 +29,7 @@ impl Config {
             read_only: options.take_switch("ro", false)?,
             create: options.take_switch("create", true)?,
             direct: options.take_switch("direct", false)?,
+            removable: options.take_switch("removable", false)?,
         };
         options.finish()?;
         Ok(config)

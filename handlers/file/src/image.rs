@@ -34,6 +34,7 @@ pub(crate) struct Image {
     flushes: Option<fs::File>,
     path: PathBuf,
     regular: bool,
+    writable: bool,
     punches: bool,
     zeroes: bool,
 }
@@ -61,8 +62,16 @@ impl Image {
         let direct = config.direct.then(|| open_direct(&file, config)).transpose()?;
         let flushes =
             if config.read_only { None } else { Some(reopen(&file, true, OFlags::empty()).map_err(|error| refuse(&error))?) };
-        let mut image =
-            Image { file, direct, flushes, path: path.to_owned(), regular: kind.is_file(), punches: false, zeroes: false };
+        let mut image = Image {
+            file,
+            direct,
+            flushes,
+            path: path.to_owned(),
+            regular: kind.is_file(),
+            writable: !config.read_only,
+            punches: false,
+            zeroes: false,
+        };
         image.lock(config.read_only, take_over)?;
         if created && let Err(refusal) = image.extend(size) {
             let _ = fs::remove_file(path);
@@ -141,8 +150,9 @@ impl Image {
         &self.path
     }
 
-    pub(crate) fn is_regular(&self) -> bool {
-        self.regular
+    /// Whether it can be made longer.
+    pub(crate) fn is_extensible(&self) -> bool {
+        self.regular && self.writable
     }
 
     pub(crate) fn zeroes_by_punching(&self) -> bool {

@@ -53,7 +53,7 @@ fn mistakes_in_the_config_string_are_named() {
     assert!(message("").starts_with("the path is missing"));
     assert!(message("a.img").starts_with("the path \"a.img\" is relative"));
     assert_eq!(message("/a;ro=1"), "option ro=1: `on` or `off` is needed");
-    assert_eq!(message("/a;sparse=on"), "option \"sparse\" is not known; there are: ro, create, direct");
+    assert_eq!(message("/a;sparse=on"), "option \"sparse\" is not known; there are: ro, create, direct, removable");
 }
 
 #[test]
@@ -171,6 +171,48 @@ fn a_disk_follows_its_file_to_another_name_and_to_no_other_file() {
     }
     assert!(change("relative".into()).unwrap_err().contains("is relative"));
     assert!(is_b(), "what was refused changes nothing");
+}
+
+#[test]
+fn the_medium_of_a_removable_disk_is_exchanged_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let removable = |name: &str| format!("{};removable=on", path(name));
+    fs::write(path("b"), [0xbb; 8192]).unwrap();
+    let device = open(&removable("a")).unwrap();
+    let info = device.info();
+    assert!(info.flags().contains(DeviceFlags::REMOVABLE));
+    let change = |config: String, size| {
+        let change = move |device: &mut OpenDevice| device.reconfigure(&Change::Medium { config: &config, size }, info);
+        device.control("reconfigure", change).unwrap().map_err(|refusal| refusal.message().to_owned())
+    };
+    let first = || device.run(Command::read(0, 512)).map(|answer| answer.data[0]);
+    device.run(Command::write(0, &[0xaa; 512])).unwrap();
+
+    for (config, size, why) in [
+        (path("b"), 8192, "lacks removable=on"),
+        (removable("a"), SIZE, "is in the device already"),
+        (format!("{};ro=on", removable("b")), 16384, "has only 8192 bytes"),
+        (format!("{};create=off", removable("c")), 8192, "No such file"),
+        ("b;removable=on".into(), 8192, "is relative"),
+    ] {
+        let said = change(config.clone(), size).unwrap_err();
+        assert!(said.contains(why), "{config}: {said}");
+        assert_eq!(first().ok(), Some(0xaa), "what was refused changes nothing");
+    }
+    let changed = change(format!("{};ro=on", removable("b")), 8192).unwrap();
+    assert!(changed.size() == 8192 && changed.flags().contains(DeviceFlags::READ_ONLY | DeviceFlags::REMOVABLE));
+    assert!(!changed.flags().contains(DeviceFlags::THIN), "what the last one could do is forgotten");
+    assert_eq!(first().ok(), Some(0xbb));
+    drop(open(&path("a")).expect("nobody has the last one any more"));
+
+    let out = change(String::new(), 0).unwrap();
+    assert!(out.size() == 0 && out.flags().contains(DeviceFlags::NO_MEDIUM));
+    assert!(first().is_err());
+    assert_eq!(device.control("describe", OpenDevice::describe).unwrap(), "medium=none\n");
+    let back = change(removable("a"), SIZE).unwrap();
+    assert!(!back.flags().intersects(DeviceFlags::NO_MEDIUM | DeviceFlags::READ_ONLY));
+    assert_eq!(first().ok(), Some(0xaa));
 }
 
 #[test]

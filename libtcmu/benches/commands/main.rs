@@ -7,6 +7,7 @@ mod peer;
 
 use std::{
     hint::black_box,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -51,6 +52,11 @@ type Make = fn(u64) -> ([u8; 10], Data);
 trait Side {
     /// Takes what is on the ring and completes it.
     fn turn(&mut self);
+
+    /// How long the last turn took, if that is not all of it.
+    fn took(&self) -> Option<Duration> {
+        None
+    }
 }
 
 struct Bare(Ring, Vec<Fetched>);
@@ -67,6 +73,42 @@ impl Side for Bare {
             let _ = self.0.complete(fetched.id, &Completion { status: 0, sense: &[], read_len: None });
         }
         self.0.publish();
+    }
+}
+
+/// The bare `preadv` of the bytes that commands want to where they want them, which `file` is held against: nothing else of a turn counts.
+struct Preadv {
+    ring: Ring,
+    fetched: Vec<Fetched>,
+    file: std::fs::File,
+    took: Duration,
+}
+
+impl Side for Preadv {
+    fn turn(&mut self) {
+        let mut taken = 0;
+        for fetched in &mut self.fetched {
+            let Ok(Next::Command) = self.ring.next(fetched) else { break };
+            taken += 1;
+        }
+        let start = Instant::now();
+        for fetched in &self.fetched[..taken] {
+            let (segments, lba) = (fetched.data(), u32::from_be_bytes(*fetched.cdb()[2..].first_chunk().expect("READ(10)")));
+            // SAFETY: the segments are those of a command that nobody has completed.
+            let read = unsafe {
+                libc::preadv(self.file.as_raw_fd(), segments.as_ptr(), segments.len() as i32, i64::from(lba) * 512)
+            };
+            assert_eq!(read, 4096, "within the file");
+        }
+        self.took = start.elapsed();
+        for fetched in &self.fetched[..taken] {
+            let _ = self.ring.complete(fetched.id, &Completion { status: 0, sense: &[], read_len: None });
+        }
+        self.ring.publish();
+    }
+
+    fn took(&self) -> Option<Duration> {
+        Some(self.took)
     }
 }
 
@@ -122,6 +164,16 @@ fn file(plugins: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
     sides
 }
 
+fn preadv(_: &Path, batch: usize) -> (SimKernel, Box<dyn Side>) {
+    let path = image();
+    let file = std::fs::File::open(&path).expect("just made");
+    let _ = std::fs::remove_file(path);
+    let (kernel, map, _) = sim(batch);
+    let fetched = (0..=batch).map(|_| Fetched::default()).collect();
+    let ring = Ring::attach(map).expect("a sound mailbox");
+    (kernel, Box::new(Preadv { ring, fetched, file, took: Duration::ZERO }))
+}
+
 type Sides = fn(&Path, usize) -> (SimKernel, Box<dyn Side>);
 
 /// The peer, which is left out where it isn't installed.
@@ -137,6 +189,7 @@ const CASES: &[(&str, Sides, Make)] = &[
     ("alloc write", alloc, write_4k),
     ("file read", file, read_4k),
     ("file write", file, write_4k),
+    ("preadv alone", preadv, read_4k),
 ];
 
 /// Runs batches until `enough`; nanoseconds per command of each.
@@ -152,7 +205,8 @@ fn run(kernel: &mut SimKernel, side: &mut dyn Side, make: Make, batch: usize, mu
         kernel.ring_bell();
         let start = Instant::now();
         timed(side);
-        let time = start.elapsed();
+        let whole = start.elapsed();
+        let time = side.took().unwrap_or(whole);
         times.push(time.as_nanos() as f64 / batch as f64);
         let mut done = kernel.reap().expect("a sound ring");
         while done.len() < batch {
@@ -169,25 +223,6 @@ fn run(kernel: &mut SimKernel, side: &mut dyn Side, make: Make, batch: usize, mu
 #[inline(never)]
 fn timed(side: &mut dyn Side) {
     side.turn();
-}
-
-/// The bare `preadv` of the same bytes in the same batches, which `file` is held against.
-fn preadv(batch: usize, seconds: f64) -> f64 {
-    let path = image();
-    let file = std::fs::File::open(&path).expect("just made");
-    let _ = std::fs::remove_file(path);
-    let mut buffer = vec![0; 4096 * batch];
-    let (mut times, mut n, end) = (Vec::new(), 0u64, Instant::now() + Duration::from_secs_f64(seconds));
-    while Instant::now() < end {
-        let start = Instant::now();
-        for part in buffer.chunks_mut(4096) {
-            let mut part = [std::io::IoSliceMut::new(part)];
-            rustix::io::preadv(&file, &mut part, (n & 0x1fff) * 4096).expect("within the file");
-            n += 1;
-        }
-        times.push(start.elapsed().as_nanos() as f64 / batch as f64);
-    }
-    median(&mut times)
 }
 
 /// The two system calls that a batch may cost besides the wait, on the descriptor that stands in for a UIO device's: telling of
@@ -208,6 +243,20 @@ fn system_calls(batch: usize, seconds: f64) -> [(String, f64); 2] {
         kernel.reap().expect("a sound ring");
     }
     [("kick alone".into(), median(&mut kicks)), ("event count alone".into(), median(&mut reads))]
+}
+
+/// Two devices at once, each served by a thread of its own: nanoseconds for a command of either. As many as for one where nothing is shared.
+fn two_devices(plugins: &Path, batch: usize, seconds: f64) -> f64 {
+    let one = || {
+        let (mut kernel, mut side) = null(plugins, batch);
+        run(&mut kernel, &mut *side, read_4k, batch, |done| done == 100);
+        let end = Instant::now() + Duration::from_secs_f64(seconds);
+        median(&mut run(&mut kernel, &mut *side, read_4k, batch, |_| Instant::now() >= end))
+    };
+    std::thread::scope(|scope| {
+        let both = [scope.spawn(one), scope.spawn(one)];
+        both.map(|thread| thread.join().expect("it ran alone before")).iter().sum::<f64>() / 2.0
+    })
 }
 
 fn median(times: &mut [f64]) -> f64 {
@@ -246,7 +295,7 @@ fn main() {
         lines.push(((*name).to_owned(), median(&mut run(&mut kernel, &mut *side, *make, batch, |_| Instant::now() >= end))));
     }
     if count.is_none() && names.is_empty() {
-        lines.push(("preadv alone".into(), preadv(batch, seconds)));
+        lines.push(("null read, two devices".into(), two_devices(&plugins, batch, seconds)));
         lines.extend(system_calls(batch, seconds));
     }
     if json {

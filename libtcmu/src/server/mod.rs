@@ -47,7 +47,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
-        mpsc,
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
@@ -76,6 +76,7 @@ use crate::{
 
 /// How long a medium may be kept in by those who only look at it (udev, after each write) before its exchange is refused.
 const LOOKED_AT: Duration = Duration::from_secs(2);
+const LOCKED_IN: &str = "an initiator keeps the medium from being removed (PREVENT ALLOW MEDIUM REMOVAL), as for a mounted disk";
 
 /// How a server is made.
 #[derive(Clone, Copy, Debug)]
@@ -226,7 +227,8 @@ impl Attached {
 
     /// Changes the device while I/O runs: the next command sees it, and initiators get the unit attention that is due. Blocks as long as
     /// the handler does, and for up to 2 s while initiators keep a medium in, so it is not for threads that serve; changes of one device come
-    /// one after the other. On failure all is as before.
+    /// one after the other. A medium is exchanged between commands: those in flight end first, for which it takes up to 2 s more, and the
+    /// next ones wait. On failure all is as before.
     pub fn reconfigure(&self, change: &Change<'_>) -> Result<(), Refusal> {
         let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let info = self.info();
@@ -244,11 +246,13 @@ impl Attached {
             }
             preset.0.size = bytes;
         }
-        let medium = matches!(change, Change::Medium { .. });
+        let mut held = None;
         if let Change::Medium { size, .. } = *change {
             self.check_medium(&info)?;
+            held = Some(self.hold()?);
             preset.0.size = size;
         }
+        let medium = held.is_some();
         match self.device.reconfigure(change, preset) {
             Ok(changed) if changed.block_size() != block_size => {
                 Err(Refusal::invalid("the handler changed the block size, which initiators could not notice"))
@@ -309,6 +313,25 @@ impl Attached {
         done.recv().map_err(|_| Refusal::new(libc::ENODEV, "the device is gone"))
     }
 
+    /// Keeps new commands on the ring until the result is dropped, once those in flight are done.
+    fn hold(&self) -> Result<Holding<'_>, Refusal> {
+        let (tell, idle) = mpsc::channel();
+        self.reactor.send(Message::Hold(self.key, tell));
+        let holding = Holding(self);
+        match idle.recv_timeout(LOOKED_AT) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(Refusal::new(libc::EBUSY, "commands that are in flight take too long to end; try again"));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(Refusal::new(libc::ENODEV, "the device is gone")),
+        }
+        // One of those may have been it.
+        if self.with_unit(|unit| unit.is_locked_in())? {
+            return Err(Refusal::new(libc::EBUSY, LOCKED_IN));
+        }
+        Ok(holding)
+    }
+
     /// Whether the medium may be exchanged now.
     fn check_medium(&self, info: &DeviceInfo) -> Result<(), Refusal> {
         if !info.flags().contains(DeviceFlags::REMOVABLE) {
@@ -317,10 +340,7 @@ impl Attached {
         let end = Instant::now() + LOOKED_AT;
         while self.with_unit(|unit| unit.is_locked_in())? {
             if Instant::now() >= end {
-                return Err(Refusal::new(
-                    libc::EBUSY,
-                    "an initiator keeps the medium from being removed (PREVENT ALLOW MEDIUM REMOVAL), as for a mounted disk",
-                ));
+                return Err(Refusal::new(libc::EBUSY, LOCKED_IN));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -367,6 +387,16 @@ impl Attached {
         };
         drop(server);
         Ok(())
+    }
+}
+
+/// A device that takes no commands until this is dropped.
+struct Holding<'a>(&'a Attached);
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        let (done, _) = mpsc::channel();
+        self.0.reactor.send(Message::GoOn(self.0.key, done));
     }
 }
 

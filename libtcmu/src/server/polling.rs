@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Polls between two measurements of how long a look takes.
+/// Polls between two measurements of how long a look takes, which costs two system calls; and in a trial.
 const MEASURE_EVERY: u32 = 64;
+const MEASURE_IN_TRIAL: u32 = 8;
 /// Looks that may be made before how long they take is known.
 const UNKNOWN: u32 = 2048;
 /// The shortest poll, in looks.
@@ -53,7 +54,8 @@ impl Polling {
         let settled = self.trial.is_settled();
         let window = if settled { (self.gap / 8).clamp(LEAST.min(most_looks), most_looks) } else { most_looks };
         self.polls = self.polls.wrapping_add(1);
-        let measured = (!settled || self.polls.is_multiple_of(MEASURE_EVERY)).then(processor_time);
+        let every = if settled { MEASURE_EVERY } else { MEASURE_IN_TRIAL };
+        let measured = self.polls.is_multiple_of(every).then(processor_time);
         let mut looks = 0;
         let mut found = false;
         while looks < window && !found {

@@ -29,7 +29,9 @@ pub(super) enum Message {
     Add(usize, Box<DeviceServer>, OnFailure, Sender<Result<(), ServeError>>),
     /// Take no more commands; hand the device back when it is idle.
     Stop(usize, Sender<Box<DeviceServer>>),
-    /// Forget a `Stop`, unless the device was handed back already.
+    /// Take no more commands, and say when the device is idle.
+    Hold(usize, Sender<()>),
+    /// Forget a `Hold`, or a `Stop` unless the device was handed back already.
     GoOn(usize, Sender<()>),
     /// Run this with the device, if it is there.
     With(usize, Box<dyn FnOnce(&mut DeviceServer) + Send>),
@@ -109,7 +111,14 @@ struct Served {
     server: Box<DeviceServer>,
     on_failure: Option<OnFailure>,
     stop: Option<Sender<Box<DeviceServer>>>,
+    held: Option<Held>,
     failed: bool,
+}
+
+/// A device that takes no commands for the moment.
+struct Held {
+    /// Who waits for it to be idle.
+    idle: Option<Sender<()>>,
 }
 
 /// The thread's own side.
@@ -267,8 +276,12 @@ impl Serving {
     }
 
     fn let_go(&mut self, key: usize) {
-        let idle = self.devices.get(&key).is_some_and(|served| served.stop.is_some() && served.server.is_idle());
-        if let Some(served) = idle.then(|| self.devices.remove(&key)).flatten() {
+        let Some(served) = self.devices.get_mut(&key).filter(|served| served.server.is_idle()) else { return };
+        if let Some(idle) = served.held.as_mut().and_then(|held| held.idle.take()) {
+            let _ = idle.send(());
+        }
+        let stops = served.stop.is_some();
+        if let Some(served) = stops.then(|| self.devices.remove(&key)).flatten() {
             self.waiter.remove(served.server.uio());
             self.reactor.devices.fetch_sub(1, Ordering::Relaxed);
             if let Some(stop) = served.stop {
@@ -294,7 +307,7 @@ impl Serving {
                         continue;
                     }
                     self.reactor.devices.fetch_add(1, Ordering::Relaxed);
-                    self.devices.insert(key, Served { server, on_failure: Some(on_failure), stop: None, failed: false });
+                    self.devices.insert(key, Served { server, on_failure: Some(on_failure), stop: None, held: None, failed: false });
                     let _ = added.send(Ok(()));
                     // Entries that were there before the descriptor was opened ring no bell.
                     self.serve(key, DeviceServer::turn);
@@ -306,16 +319,24 @@ impl Serving {
                     }
                     self.let_go(key);
                 }
+                Some(Message::Hold(key, idle)) => {
+                    if let Some(served) = self.devices.get_mut(&key) {
+                        served.server.stop_fetching(true);
+                        served.held = Some(Held { idle: Some(idle) });
+                    }
+                    self.let_go(key);
+                }
                 Some(Message::GoOn(key, done)) => {
                     if let Some(served) = self.devices.get_mut(&key) {
                         served.server.stop_fetching(false);
-                        served.stop = None;
+                        (served.stop, served.held) = (None, None);
                         self.serve(key, DeviceServer::turn);
                     }
                     let _ = done.send(());
                 }
                 Some(Message::Piece(key, piece)) => {
-                    if let Some(served) = self.devices.get_mut(&key).filter(|served| served.stop.is_none() && !served.failed) {
+                    let takes = |served: &&mut Served| served.stop.is_none() && served.held.is_none() && !served.failed;
+                    if let Some(served) = self.devices.get_mut(&key).filter(takes) {
                         served.server.piece(piece);
                         self.serve(key, DeviceServer::work);
                     }

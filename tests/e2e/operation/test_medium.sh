@@ -46,6 +46,26 @@ is_four || fail "$(tcmuctl devices)"
 stop_daemon
 start_daemon
 is_four || fail "$(tcmuctl devices)"
+
+# Files: each medium has what is in it, and one that is taken out is free for others.
+backstore 0 dvd "file/$W/one.img;removable=on" $((16 << 20))
+F=$(loopback 2 user_0/dvd)
+dd if=/dev/urandom of=$W/two.img bs=1M count=8 status=none
+insert() { busctl call $S $P/file $S ChangeMedium sts dvd "$1" "file/$2"; }
+settle
+[ "$(insert $((8 << 20)) "$W/two.img;removable=on;ro=on")" = 'is 0 "done"' ] || fail "no other file comes in"
+ready() { sg_raw -v $F 00 00 00 00 00 00 2>&1 || true; }
+ready >/dev/null
+settle
+cmp $F $W/two.img || fail "it reads other data than the file has"
+expect "is in the device already" insert $((8 << 20)) "$W/two.img;removable=on;ro=on"
+expect "No such file" insert $((8 << 20)) "$W/none.img;removable=on;create=off"
+settle
+[ "$(insert $((16 << 20)) "$W/one.img;removable=on")" = 'is 0 "done"' ] || fail "the first does not come back"
+backstore 0 other "file/$W/two.img" $((8 << 20))
+remove_backstore 0 other
+remove_loopback 2
+remove_backstore 0 dvd
 remove_loopback 1
 remove_backstore 0 cd
 remove_backstore 1 fixed

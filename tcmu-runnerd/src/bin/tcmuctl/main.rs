@@ -7,7 +7,7 @@
 //! | [`show`] | `device show` |
 //! | [`apply`], [`save`] | disks from files, and files from disks |
 //! | [`disk`] | what these have in common |
-//! | [`statistics`], [`trace`] | `stats`, `top`; `trace` |
+//! | [`statistics`], [`top`], [`trace`] | `stats`; `top`; `trace` |
 //! | [`doctor`] | what is wrong with this machine |
 //! | [`handler`], [`reload`], [`tune`] | `handler test`, `reload --exec`, `tune` |
 #![deny(clippy::print_stdout)]
@@ -34,6 +34,7 @@ mod save;
 mod show;
 mod statistics;
 mod table;
+mod top;
 mod trace;
 mod tune;
 
@@ -91,7 +92,7 @@ enum Sub {
     /// What was done for each device and by each handler, and how long it took.
     Stats(statistics::Stats),
     /// What devices do now: rates, latencies, queues; the busiest first. Ctrl-C ends it.
-    Top(statistics::Top),
+    Top(top::Top),
     /// Writes each command of a device to a file, and prints such files.
     #[command(subcommand)]
     Trace(trace::Trace),
@@ -179,7 +180,7 @@ fn main() -> ExitCode {
         Sub::Status => list::status(json),
         Sub::Devices => list::devices(json),
         Sub::Stats(stats) => statistics::stats(&stats, json),
-        Sub::Top(top) => statistics::top(&top, json),
+        Sub::Top(top) => top::top(&top, json),
         Sub::Trace(trace) => trace::run(&trace, json),
         Sub::Tune { devices } => tune::run(&devices, json),
         Sub::LogLevel { level } => with_daemon(async |daemon| daemon.set_log_level(&level).await),

@@ -1,9 +1,5 @@
-//! `tcmuctl stats` and `tcmuctl top`.
-use std::{
-    cmp::Reverse,
-    io::{self, IsTerminal, Write},
-    time::{Duration, Instant},
-};
+//! `tcmuctl stats`, and what `tcmuctl top` has in common with it.
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -11,37 +7,16 @@ use tcmu::server::counters::{Counters, Histogram, Kind};
 use tcmu_handler_api::scsi::{Sense, describe};
 use tcmu_runnerd::{
     dbus::statistics::{StatisticsProxy, figures},
-    output::Out,
     statistics::{DeviceStatistics, HandlerStatistics},
 };
 
-use crate::table::size;
+use crate::table::{aligned, quantile, size, time};
 
 /// What `tcmuctl stats` is asked.
 #[derive(Args)]
 pub(crate) struct Stats {
     /// Only these, as user_0/name.
     devices: Vec<String>,
-}
-
-/// What `tcmuctl top` is asked.
-#[derive(Args)]
-pub(crate) struct Top {
-    /// Only these, as user_0/name.
-    devices: Vec<String>,
-    /// Seconds between two looks.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = interval)]
-    interval: f64,
-    /// Show one interval and end; so it does where the output is no terminal.
-    #[arg(long)]
-    once: bool,
-}
-
-fn interval(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("0.1 to 3600 is needed".into()),
-    }
 }
 
 /// Talks to the daemon.
@@ -53,7 +28,8 @@ pub(super) fn with_daemon<T>(ask: impl AsyncFnOnce(&StatisticsProxy<'_>) -> zbus
     })
 }
 
-fn devices(wanted: &[String]) -> anyhow::Result<Vec<DeviceStatistics>> {
+/// The devices, or those that are named.
+pub(crate) fn devices(wanted: &[String]) -> anyhow::Result<Vec<DeviceStatistics>> {
     let all = with_daemon(async |daemon| daemon.devices().await)?;
     let all: Vec<_> = all.into_iter().map(|device| DeviceStatistics::of(&figures(device))).collect();
     if let Some(name) = wanted.iter().find(|name| !all.iter().any(|device| device.device == **name)) {
@@ -96,7 +72,7 @@ pub(crate) fn stats(stats: &Stats, json: bool) -> anyhow::Result<()> {
     }
     for device in devices.iter().filter(|device| device.counters.latency.iter().any(|latency| latency.count() > 0)) {
         outln!("\n{}", device.device);
-        out!("{}", latencies(&device.counters));
+        out!("{}", latencies_of(&device.counters.latency));
         for (key, count) in errors(&device.counters) {
             outln!("  {key}: {count}");
         }
@@ -117,8 +93,9 @@ fn counted(counters: &Counters) -> [String; 6] {
     ]
 }
 
-fn latencies(counters: &Counters) -> String {
-    let used = Kind::ALL.iter().zip(&counters.latency).filter(|(_, latency)| latency.count() > 0);
+/// A table of how long commands took, by kind; those that there are.
+pub(crate) fn latencies_of(latencies: &[Histogram]) -> String {
+    let used = Kind::ALL.iter().zip(latencies).filter(|(_, latency)| latency.count() > 0);
     let rows = used.map(|(kind, latency)| {
         let count = latency.count().to_string();
         [
@@ -135,7 +112,7 @@ fn latencies(counters: &Counters) -> String {
 }
 
 /// Sense keys that came, in words.
-fn errors(counters: &Counters) -> Vec<(String, u64)> {
+pub(crate) fn errors(counters: &Counters) -> Vec<(String, u64)> {
     let name = |key: u8| match Sense::parse(&[0x72, key, 0, 0, 0, 0, 0, 0]) {
         Some(sense) => describe::sense_key(sense.key),
         None => format!("SENSE KEY {key:#x}"),
@@ -196,197 +173,4 @@ fn handler_json(handler: &HandlerStatistics) -> Value {
         "handler": handler.handler, "up": handler.up, "restarts": handler.restarts, "devices": handler.devices,
     });
     with(facts, counters_json(&handler.counters))
-}
-
-pub(crate) fn top(top: &Top, json: bool) -> anyhow::Result<()> {
-    let live = io::stdout().is_terminal() && !top.once && !json;
-    let mut before = (Instant::now(), devices(&top.devices)?);
-    loop {
-        std::thread::sleep(Duration::from_secs_f64(top.interval));
-        let now = (Instant::now(), devices(&top.devices)?);
-        let rates = rates(&before.1, &now.1, now.0 - before.0);
-        if json {
-            outln!("{:#}", Value::from(rates.iter().map(Rate::json).collect::<Vec<_>>()));
-        } else {
-            let lines =
-                if live { rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_row)) } else { 0 };
-            let text = screen(&rates, lines);
-            // Home, the text, and nothing of what was behind it.
-            let text = if live { format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")) } else { text };
-            Out.write_all(text.as_bytes())?;
-            Out.flush()?;
-        }
-        if !live {
-            return Ok(());
-        }
-        before = now;
-    }
-}
-
-/// What a device did in an interval.
-struct Rate {
-    device: DeviceStatistics,
-    /// What was counted in it.
-    latency: Vec<Histogram>,
-    seconds: f64,
-    bytes: [f64; 2],
-    failed: f64,
-}
-
-fn rates(before: &[DeviceStatistics], now: &[DeviceStatistics], time: Duration) -> Vec<Rate> {
-    let seconds = time.as_secs_f64().max(1e-3);
-    let rate = |device: &DeviceStatistics| {
-        let none = DeviceStatistics::default();
-        let earlier = &before.iter().find(|earlier| earlier.device == device.device).unwrap_or(&none).counters;
-        let counters = &device.counters;
-        let per_second = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now) as f64 / seconds;
-        Rate {
-            latency: counters.latency.iter().zip(&earlier.latency).map(|(now, then)| now.since(then)).collect(),
-            seconds,
-            bytes: [
-                per_second(counters.bytes_read, earlier.bytes_read),
-                per_second(counters.bytes_written, earlier.bytes_written),
-            ],
-            failed: per_second(counters.errors, earlier.errors),
-            device: device.clone(),
-        }
-    };
-    let mut rates: Vec<Rate> = now.iter().map(rate).collect();
-    rates.sort_by_key(|rate| (Reverse(rate.commands()), rate.device.device.clone()));
-    rates
-}
-
-impl Rate {
-    fn of(&self, kind: Kind) -> &Histogram {
-        &self.latency[kind as usize]
-    }
-
-    fn commands(&self) -> u64 {
-        self.latency.iter().map(Histogram::count).sum()
-    }
-
-    fn per_second(&self, commands: u64) -> f64 {
-        commands as f64 / self.seconds
-    }
-
-    fn other(&self) -> u64 {
-        self.commands() - self.of(Kind::Read).count() - self.of(Kind::Write).count()
-    }
-
-    fn cells(&self) -> Vec<String> {
-        let (read, write) = (self.of(Kind::Read), self.of(Kind::Write));
-        let number = |rate: f64| format!("{rate:.0}");
-        vec![
-            self.device.device.clone(),
-            self.device.handler.clone(),
-            number(self.per_second(read.count())),
-            number(self.per_second(write.count())),
-            number(self.per_second(self.other())),
-            format!("{}/s", size(self.bytes[0] as u64)),
-            format!("{}/s", size(self.bytes[1] as u64)),
-            quantile(read, 0.5),
-            quantile(read, 0.99),
-            quantile(write, 0.5),
-            quantile(write, 0.99),
-            self.device.counters.in_flight.to_string(),
-            number(self.failed),
-            self.device.state.clone(),
-        ]
-    }
-
-    fn json(&self) -> Value {
-        let microseconds = |kind, part| self.of(kind).quantile(part).map(|time| time.as_nanos() as f64 / 1000.0);
-        json!({
-            "device": self.device.device, "handler": self.device.handler, "state": self.device.state, "seconds": self.seconds,
-            "reads_per_second": self.per_second(self.of(Kind::Read).count()),
-            "writes_per_second": self.per_second(self.of(Kind::Write).count()),
-            "other_per_second": self.per_second(self.other()),
-            "bytes_read_per_second": self.bytes[0], "bytes_written_per_second": self.bytes[1],
-            "read_p50_microseconds": microseconds(Kind::Read, 0.5), "read_p99_microseconds": microseconds(Kind::Read, 0.99),
-            "write_p50_microseconds": microseconds(Kind::Write, 0.5), "write_p99_microseconds": microseconds(Kind::Write, 0.99),
-            "in_flight": self.device.counters.in_flight, "failed_per_second": self.failed,
-        })
-    }
-}
-
-/// The busiest devices, as many as there are lines for; 0: all.
-fn screen(rates: &[Rate], lines: usize) -> String {
-    let all: u64 = rates.iter().map(Rate::commands).sum();
-    let seconds = rates.first().map_or(1.0, |rate| rate.seconds);
-    let sum = |of: usize| size(rates.iter().map(|rate| rate.bytes[of]).sum::<f64>() as u64);
-    let mut text =
-        format!("{} devices, {:.0} commands/s, {}/s read, {}/s written\n\n", rates.len(), all as f64 / seconds, sum(0), sum(1));
-    let heading = [
-        "DEVICE", "HANDLER", "R/S", "W/S", "OTHER/S", "READ", "WRITTEN", "R-P50", "R-P99", "W-P50", "W-P99", "QUEUE", "FAILED/S",
-        "STATE",
-    ];
-    let most = if lines == 0 { usize::MAX } else { lines.saturating_sub(4).max(1) };
-    text += &aligned(&heading, rates.iter().take(most).map(Rate::cells).collect(), 2);
-    text
-}
-
-/// A table; the first `left` columns and STATE stand left, the others right.
-fn aligned(heading: &[&str], rows: Vec<Vec<String>>, left: usize) -> String {
-    let heading: Vec<String> = heading.iter().map(|&name| name.to_owned()).collect();
-    let width = |column: usize| rows.iter().chain([&heading]).map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
-    let mut table = String::new();
-    for row in [&heading].into_iter().chain(&rows) {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = widths[column];
-            if column < left || heading[column] == "STATE" { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        table += cells.collect::<Vec<_>>().join("  ").trim_end();
-        table.push('\n');
-    }
-    table
-}
-
-fn quantile(latency: &Histogram, part: f64) -> String {
-    time(latency.quantile(part))
-}
-
-/// A time with a unit, in about three digits.
-fn time(time: Option<Duration>) -> String {
-    let Some(time) = time else { return "-".into() };
-    let microseconds = time.as_nanos() as f64 / 1000.0;
-    match microseconds {
-        us if us < 10.0 => format!("{us:.1} µs"),
-        us if us < 1000.0 => format!("{us:.0} µs"),
-        us if us < 10_000.0 => format!("{:.1} ms", us / 1000.0),
-        us if us < 1_000_000.0 => format!("{:.0} ms", us / 1000.0),
-        us => format!("{:.1} s", us / 1e6),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn device(name: &str, reads: u64) -> DeviceStatistics {
-        let mut device = DeviceStatistics { device: name.into(), state: "serving".into(), ..DeviceStatistics::default() };
-        device.counters.latency[Kind::Read as usize].buckets[4] = reads;
-        (device.counters.reads, device.counters.bytes_read) = (reads, reads * 4096);
-        device
-    }
-
-    #[test]
-    fn rates_are_the_difference_of_two_looks_and_the_busiest_comes_first() {
-        let before = [device("a", 100), device("b", 100)];
-        let now = [device("a", 110), device("b", 300), device("new", 4)];
-        let rates = rates(&before, &now, Duration::from_secs(2));
-        let found: Vec<_> = rates.iter().map(|rate| (rate.device.device.as_str(), rate.per_second(rate.commands()))).collect();
-        assert_eq!(found, [("b", 100.0), ("a", 5.0), ("new", 2.0)]);
-        assert_eq!(rates[0].bytes[0], 409_600.0);
-        let text = screen(&rates, 0);
-        assert!(text.starts_with("3 devices, 107 commands/s, 428.0 KiB/s read"), "{text}");
-        assert_eq!(screen(&rates, 5).lines().count(), 4, "the heading and the busiest");
-    }
-
-    #[test]
-    fn times_have_three_digits_and_a_unit() {
-        let told = |micros| time(Some(Duration::from_micros(micros)));
-        assert_eq!([1, 12, 1234, 12_345, 1_234_567].map(told), ["1.0 µs", "12 µs", "1.2 ms", "12 ms", "1.2 s"]);
-        assert_eq!(time(None), "-");
-    }
 }

@@ -1,7 +1,8 @@
 //! Rows for people.
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use serde_json::Value;
+use tcmu::server::counters::Histogram;
 
 /// A table with a heading; numbers stand right, sizes are told in binary units.
 pub(crate) fn of(rows: &[BTreeMap<String, Value>], columns: &[&str]) -> String {
@@ -67,6 +68,40 @@ pub(crate) fn size(bytes: u64) -> String {
     if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
 }
 
+/// A table; the first `left` columns and STATE stand left, the others right.
+pub(crate) fn aligned(heading: &[&str], rows: Vec<Vec<String>>, left: usize) -> String {
+    let heading: Vec<String> = heading.iter().map(|&name| name.to_owned()).collect();
+    let width = |column: usize| rows.iter().chain([&heading]).map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let mut table = String::new();
+    for row in [&heading].into_iter().chain(&rows) {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = widths[column];
+            if column < left || heading[column] == "STATE" { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        table += cells.collect::<Vec<_>>().join("  ").trim_end();
+        table.push('\n');
+    }
+    table
+}
+
+pub(crate) fn quantile(latency: &Histogram, part: f64) -> String {
+    time(latency.quantile(part))
+}
+
+/// A time with a unit, in about three digits.
+pub(crate) fn time(time: Option<Duration>) -> String {
+    let Some(time) = time else { return "-".into() };
+    let microseconds = time.as_nanos() as f64 / 1000.0;
+    match microseconds {
+        us if us < 10.0 => format!("{us:.1} µs"),
+        us if us < 1000.0 => format!("{us:.0} µs"),
+        us if us < 10_000.0 => format!("{:.1} ms", us / 1000.0),
+        us if us < 1_000_000.0 => format!("{:.0} ms", us / 1000.0),
+        us => format!("{:.1} s", us / 1e6),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +113,12 @@ mod tests {
         };
         let table = of(&[row("user_0/a", 1 << 30), row("b", 512)], &["device", "size", "state"]);
         assert_eq!(table, "DEVICE       SIZE  STATE\nuser_0/a  1.0 GiB  -\nb           512 B  -\n");
+    }
+
+    #[test]
+    fn times_have_three_digits_and_a_unit() {
+        let told = |micros| time(Some(Duration::from_micros(micros)));
+        assert_eq!([1, 12, 1234, 12_345, 1_234_567].map(told), ["1.0 µs", "12 µs", "1.2 ms", "12 ms", "1.2 s"]);
+        assert_eq!(time(None), "-");
     }
 }
