@@ -153,7 +153,8 @@
 // What changes: the volatile write cache, `tcmu_change::value` 0 or 1.
 #define TCMU_CHANGE_WRITE_CACHE 3
 
-// What changes: the medium; `config` and `value` (bytes) describe the new one, an empty `config` means none.
+// What changes: the medium; `config` and `value` (bytes) describe the new one, an empty `config` means none. No request is outstanding, and
+// none comes before the call returns.
 #define TCMU_CHANGE_MEDIUM 4
 
 // `tcmu_open::flags`: the device existed before; an earlier process served it.

@@ -5,6 +5,7 @@ LOG=/tmp/tcmu-runnerd.log
 W=/tmp/e2e/$(basename "$0" .sh) # a directory of the test's own
 mkdir -p $W
 
+# In a pipe `grep -q` would end what it reads from, which pipefail takes for a failure: `grep >/dev/null` reads all.
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
 # expect WHAT IS WANTED -- COMMAND: the command's output contains it
@@ -27,7 +28,7 @@ wait_for() {
 
 is_ready() {
     kill -0 "$DAEMON" || fail "the daemon ended: $(tail -3 $LOG)"
-    tail -n +$((${LOG_SEEN:-0} + 1)) $LOG | grep -q "ready$"
+    tail -n +$((${LOG_SEEN:-0} + 1)) $LOG | grep >/dev/null "ready$"
 }
 
 start_daemon() {

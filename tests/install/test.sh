@@ -33,7 +33,7 @@ main_pid() { systemctl show -p MainPID --value tcmu-runnerd; }
 processes() {
     local pid
     for pid in $(cd /proc && echo [0-9]*); do
-        tr '\0' ' ' <"/proc/$pid/cmdline" | grep -qE '^(/usr/sbin/)?tcmu-runnerd ' && echo "$pid"
+        tr '\0' ' ' <"/proc/$pid/cmdline" | grep >/dev/null -E '^(/usr/sbin/)?tcmu-runnerd ' && echo "$pid"
     done 2>/dev/null
 }
 host_pid() { tcmuctl handlers | awk '$1 == "file" { print $4 }'; }
@@ -116,7 +116,7 @@ assert served[0]["TCMU_CONFIG"] == "/srv/vm1.img", served[0]' || fail "the journ
     said() { tcmuctl status | grep "tcmu.toml"; }
     wait_for 20 said
     ! systemctl reload tcmu-runnerd 2>/dev/null || fail "systemctl reload takes a mistake"
-    journalctl --no-pager -b -u tcmu-runnerd | grep -q "tcmuctl.*tcmu.toml:1: unknown field" || fail "the journal does not say what is wrong"
+    journalctl --no-pager -b -u tcmu-runnerd | grep >/dev/null "tcmuctl.*tcmu.toml:1: unknown field" || fail "the journal does not say what is wrong"
     rm /etc/tcmu/tcmu.toml
     systemctl is-active --quiet tcmu-runnerd || fail "a mistake in the configuration ended it"
 
@@ -145,7 +145,7 @@ assert served[0]["TCMU_CONFIG"] == "/srv/vm1.img", served[0]' || fail "the journ
     [ -n "$host" ] || fail "no host of file: $(processes)"
     dpkg -i ./*runnerd_*.deb >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
     [ "$(main_pid) $(host_pid)" = "$daemon $host" ] || fail "the daemon or its host was restarted: $daemon $host, $(main_pid) $(host_pid)"
-    journalctl --no-pager -b -u tcmu-runnerd | grep -q "its host goes on" || fail "the daemon was not exchanged"
+    journalctl --no-pager -b -u tcmu-runnerd | grep >/dev/null "its host goes on" || fail "the daemon was not exchanged"
     [ "$(sum)" = "$(cat $STATE/sum)" ] || fail "other data after the upgrade"
 
     say "a daemon that is stuck"
@@ -184,7 +184,7 @@ back() {
     [ "$(sum 32)" = "$(cat $STATE/sum.32)" ] || fail "other data of the disk of disks.d after the reboot"
     tcmuctl apply --dry-run | grep -x "Nothing to change." || fail "disks.d: $(tcmuctl apply --dry-run)"
     # The way down of the first boot: targets before the daemon, and nobody had to be killed.
-    journalctl --no-pager -b -1 -u tcmu-runnerd | grep -q "stopped; devices stay blocked" || fail "the daemon was not stopped in order"
+    journalctl --no-pager -b -1 -u tcmu-runnerd | grep >/dev/null "stopped; devices stay blocked" || fail "the daemon was not stopped in order"
 
     say "taken away again"
     dpkg -r tcmu-runnerd-handler-file tcmu-runnerd-handler-alloc tcmu-runnerd-handler-null tcmu-runnerd >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"

@@ -45,9 +45,9 @@ class Daemon:
             shutil.copy(found[0], f"{self.plugins}/handler_{name}.so")
             os.chmod(f"{self.plugins}/handler_{name}.so", 0o755)
         self.config = f"{directory}/tcmu.toml"
-        # A host that hangs is killed; the others of the settings are everybody's.
+        # A host that hangs is killed, also one that a machine without processor time keeps silent: but not what has its disks in memory.
         with open(self.config, "w") as file:
-            file.write('hang_seconds = 2\nhang_action = "restart"\n')
+            file.write('hang_seconds = 2\nhang_action = "restart"\n[handler.alloc]\nhang_action = "report"\n')
 
     def start(self):
         self.epoch += 1

@@ -183,7 +183,7 @@ fn the_medium_of_a_removable_disk_is_exchanged_whole_or_not_at_all() {
     let info = device.info();
     assert!(info.flags().contains(DeviceFlags::REMOVABLE));
     let change = |config: String, size| {
-        let change = move |device: &mut OpenDevice| device.reconfigure(&Change::Medium { config: &config, size }, info);
+        let change = move |device: &OpenDevice| device.reconfigure(&Change::Medium { config: &config, size }, info);
         device.control("reconfigure", change).unwrap().map_err(|refusal| refusal.message().to_owned())
     };
     let first = || device.run(Command::read(0, 512)).map(|answer| answer.data[0]);
@@ -209,7 +209,7 @@ fn the_medium_of_a_removable_disk_is_exchanged_whole_or_not_at_all() {
     let out = change(String::new(), 0).unwrap();
     assert!(out.size() == 0 && out.flags().contains(DeviceFlags::NO_MEDIUM));
     assert!(first().is_err());
-    assert_eq!(device.control("describe", OpenDevice::describe).unwrap(), "medium=none\n");
+    assert_eq!(device.control("describe", OpenDevice::describe).unwrap(), "medium=none");
     let back = change(removable("a"), SIZE).unwrap();
     assert!(!back.flags().intersects(DeviceFlags::NO_MEDIUM | DeviceFlags::READ_ONLY));
     assert_eq!(first().ok(), Some(0xaa));

@@ -95,9 +95,8 @@ impl Side for Preadv {
         for fetched in &self.fetched[..taken] {
             let (segments, lba) = (fetched.data(), u32::from_be_bytes(*fetched.cdb()[2..].first_chunk().expect("READ(10)")));
             // SAFETY: the segments are those of a command that nobody has completed.
-            let read = unsafe {
-                libc::preadv(self.file.as_raw_fd(), segments.as_ptr(), segments.len() as i32, i64::from(lba) * 512)
-            };
+            let read =
+                unsafe { libc::preadv(self.file.as_raw_fd(), segments.as_ptr(), segments.len() as i32, i64::from(lba) * 512) };
             assert_eq!(read, 4096, "within the file");
         }
         self.took = start.elapsed();

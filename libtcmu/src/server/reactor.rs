@@ -307,7 +307,8 @@ impl Serving {
                         continue;
                     }
                     self.reactor.devices.fetch_add(1, Ordering::Relaxed);
-                    self.devices.insert(key, Served { server, on_failure: Some(on_failure), stop: None, held: None, failed: false });
+                    self.devices
+                        .insert(key, Served { server, on_failure: Some(on_failure), stop: None, held: None, failed: false });
                     let _ = added.send(Ok(()));
                     // Entries that were there before the descriptor was opened ring no bell.
                     self.serve(key, DeviceServer::turn);

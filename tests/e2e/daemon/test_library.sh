@@ -9,7 +9,7 @@ P=$!
 exec 9>$W/stop
 wait_for 20 grep -q user_ $W/out
 expect "alloc" tcmuctl devices
-iscsi-ls iscsi://127.0.0.1:3261 | grep -q $T
+iscsi-ls iscsi://127.0.0.1:3261 | grep >/dev/null $T
 timeout 60 iscsi-test-cu --dataloss -t SCSI.Write10.Simple iscsi://127.0.0.1:3261/$T/0 >$W/cu.log 2>&1 || true
 awk '/asserts/ { ran = $3; failed = $5 } END { exit !(ran > 0 && failed == 0) }' $W/cu.log || fail "$(tail $W/cu.log)"
 exec 9>&-

@@ -4,14 +4,14 @@
 . ./lib.sh
 start_daemon
 disk() { echo "/dev/$(lsblk -Sno NAME,MODEL | awk '/TCMU/ { print $1; exit }')"; }
-have_disk() { lsblk -Sno MODEL | grep -q TCMU; }
+have_disk() { lsblk -Sno MODEL | grep >/dev/null TCMU; }
 python3 clients/gateways.py $W/gateway.img
 [ "$(stat -c %s $W/gateway.img)" = $((96 << 20)) ]
 wait_for 20 have_disk
 D=$(disk)
 dd if=/dev/urandom of=$W/data bs=1M count=4 status=none
 dd if=$W/data of=$D bs=1M seek=80 oflag=direct status=none
-sg_vpd -p sn $D | grep -q "36001405a-0000-4000-8000-000000000001" || fail "$(sg_vpd -p sn $D)"
+sg_vpd -p sn $D | grep >/dev/null "36001405a-0000-4000-8000-000000000001" || fail "$(sg_vpd -p sn $D)"
 
 # gluster-block drives targetcli.
 targetcli >$W/targetcli 2>&1 <<CLI

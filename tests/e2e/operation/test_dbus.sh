@@ -8,7 +8,7 @@ python3 clients/listen.py >$W/signals 2>&1 &
 LISTENS=$!
 setpriv --reuid=nobody --regid=nogroup --clear-groups python3 clients/listen.py >$W/nobody 2>&1 &
 OTHER=$!
-busctl --no-pager introspect $S $P/file | grep -q "^.ConfigDesc .*property .*s"
+busctl --no-pager introspect $S $P/file | grep >/dev/null "^.ConfigDesc .*property .*s"
 busctl --no-pager call $S $P org.freedesktop.DBus.ObjectManager GetManagedObjects >$W/objects
 [ "$(grep -o '"/org/[^"]*"' $W/objects | sort | tr '\n' ' ')" = '"/org/kernel/TCMUService1/alloc" "/org/kernel/TCMUService1/file" "/org/kernel/TCMUService1/null" ' ] ||
     fail "$(cat $W/objects)"

@@ -70,7 +70,7 @@ kill -KILL $PROGRAM
 wait $WAITS && fail "it was enabled by nobody"
 grep -q "No such file or directory" $W/waits || fail "$(cat $W/waits)"
 echo "a tool that waited for a program that died: $SECONDS s"
-wait_for 10 bash -c "! tcmuctl --json handlers | grep -q prog"
+wait_for 10 bash -c "! tcmuctl --json handlers | grep >/dev/null prog"
 [ "$(listed)" = "$none" ] || fail "listed: $(listed)"
 expect "No such file or directory" bash -c "echo -n 1 >$C/core/user_7/r/enable"
 remove_backstore 7 r

@@ -17,7 +17,7 @@ for wanted in user:file user:alloc user:null "file/<absolute path>" "Created use
 done
 expect "the path \"relative\" is relative" targetcli /backstores/user:file create bad 64M relative
 [ -s $W/vm1.img ]
-wait_for 20 bash -c "lsblk -Sno MODEL | grep -q TCMU"
+wait_for 20 bash -c "lsblk -Sno MODEL | grep >/dev/null TCMU"
 D=/dev/$(lsblk -Sno NAME,MODEL | awk '/TCMU/ { print $1; exit }')
 verify $D 3 --size=32m
 # targetcli set the unit serial number after the disk was enabled.

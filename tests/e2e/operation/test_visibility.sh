@@ -95,7 +95,7 @@ assert any(row["sense_key"] == "ILLEGAL REQUEST" for row in rows), rows[-1]'
 # One with a limit ends at it, and the device goes on.
 tcmuctl trace start user_0/a $W/short --limit 1K
 dd if=$A of=/dev/null bs=4k count=100 iflag=direct 2>/dev/null
-is_short() { tcmuctl trace print $W/short | grep -q "^20 commands"; }
+is_short() { tcmuctl trace print $W/short | grep >/dev/null "^20 commands"; }
 wait_for 10 is_short
 expect "there is no such device" tcmuctl trace start user_9/none $W/none
 

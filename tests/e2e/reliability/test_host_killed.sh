@@ -54,7 +54,7 @@ loads_end
 [ "$(restarts)" -ge "$KILLS" ] || fail "$(restarts) restarts"
 [ "$(host_pid file)" = "$OTHER_PID" ] || fail "the other handler's host changed"
 for signal in 9 11 6; do grep -q "its host ended (signal $signal, " $LOG || fail "no host died of signal $signal"; done
-dmesg | grep -q "oom-kill\|Out of memory" || fail "the OOM killer did nothing"
+dmesg | grep >/dev/null "oom-kill\|Out of memory" || fail "the OOM killer did nothing"
 echo "$KILLS kills. Pause: longest gap between completions $GAP ms (quiet: $QUIET_GAP ms); those over 60 ms: $GAPS"
 echo "from the end of a host until a device was opened by the next: half within $(pauses 50) ms, 9 of 10 within $(pauses 90) ms, all within $(pauses 100) ms"
 for n in 0 1 2; do echo "device $n: longest command $(longest killed$n) ms (quiet: $(longest quiet$n) ms)"; done
@@ -67,7 +67,7 @@ BEFORE=$(restarts)
 echo "segv always" >$W/f1.fault
 dd if="${DISKS[1]}" of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null &
 DD=$!
-looping() { tcmuctl handlers | grep -q "times in a row as soon as it was ready (signal 11, SIGSEGV); starting again in"; }
+looping() { tcmuctl handlers | grep >/dev/null "times in a row as soon as it was ready (signal 11, SIGSEGV); starting again in"; }
 wait_for 60 looping
 # It may be in between at this moment.
 tcmuctl handlers | grep -o "ended .* times in a row.* s" || true

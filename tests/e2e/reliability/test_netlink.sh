@@ -25,7 +25,7 @@ murder() {
 ms() { echo $(($(date +%s%N) / 1000000)); }
 lost() { grep -c "No buffer space" $W/refusals || true; }
 served() { [ "$(tcmuctl devices --json | grep -c '"state": "serving"')" = "$1" ]; }
-gone() { tcmuctl devices | grep -q "no devices"; }
+gone() { tcmuctl devices | grep >/dev/null "no devices"; }
 waits() { grep -q tcmu_ /proc/"$1"/stack || [[ $(cat /proc/"$1"/stat) == *") D "* ]]; }
 # Another attempt for each event that was lost, and for nothing else.
 add() {

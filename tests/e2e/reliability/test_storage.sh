@@ -145,7 +145,7 @@ says $A write 0 8 8 = good
 says $A sync = good
 mount -o remount,errors=remount-ro $W/m
 echo 1 >/sys/fs/ext4/"${DM#/dev/}"/trigger_fs_error
-readonly_now() { dmesg | grep -q "Remounting filesystem read-only"; }
+readonly_now() { dmesg | grep >/dev/null "Remounting filesystem read-only"; }
 wait_for 10 readonly_now
 # What goes into its page cache it takes; but whoever wants it to be stable is told.
 says $A fua 20000 8 9 = 7/27/00

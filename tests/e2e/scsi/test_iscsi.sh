@@ -11,7 +11,7 @@ echo 1 >$P/attrib/generate_node_acls
 echo 0 >$P/attrib/demo_mode_write_protect
 ln -s $C/core/user_0/a $P/lun/lun_0/disk
 echo 1 >$P/enable
-iscsi-ls iscsi://127.0.0.1 | grep -q $T
+iscsi-ls iscsi://127.0.0.1 | grep >/dev/null $T
 for t in Read10.Simple Read10.BeyondEol Read16.Simple Write10.Simple ReadCapacity16.Simple TestUnitReady.Simple; do
     timeout 60 iscsi-test-cu --dataloss -t SCSI.$t iscsi://127.0.0.1/$T/0 >$W/cu.log 2>&1 || true
     # asserts: total, run, passed, failed
@@ -21,7 +21,7 @@ mkdir -p /etc/iscsi
 echo "InitiatorName=iqn.2026-01.org.example:me" >/etc/iscsi/initiatorname.iscsi
 iscsid
 iscsiadm -m discovery -t sendtargets -p 127.0.0.1 --login
-wait_for 20 bash -c 'lsblk -Sno TRAN | grep -q iscsi'
+wait_for 20 bash -c 'lsblk -Sno TRAN | grep >/dev/null iscsi'
 D=/dev/$(lsblk -Sno NAME,TRAN | awk '/iscsi/ { print $1; exit }')
 mkfs.ext4 -q $D
 mkdir -p $W/i

@@ -38,7 +38,7 @@ mount -t tmpfs -o size=24m tmpfs $W/small
 backstore 1 b file/$W/small/full.img $((64 << 20))
 B=$(loopback 2 user_1/b)
 ! dd if=/dev/urandom of=$B bs=1M count=40 oflag=direct 2>/dev/null || fail "40 MiB fit into 24"
-grep -q "0x27, 0x07\|27, 07\|39, 7" $LOG || dmesg | grep -qi "space allocation failed" || fail "not reported as space allocation failed"
+grep -q "0x27, 0x07\|27, 07\|39, 7" $LOG || dmesg | grep >/dev/null -i "space allocation failed" || fail "not reported as space allocation failed"
 blkdiscard $B
 dd if=/dev/urandom of=$B bs=1M count=8 oflag=direct 2>/dev/null || fail "it does not go on"
 dmesg -C

@@ -131,7 +131,7 @@ impl Column {
     ];
 
     /// Those that are left out of a table that is too wide, the first of them first.
-    pub(super) const LEAST: [Column; 9] = [
+    pub(super) const LEAST: [Column; 12] = [
         Column::Handler,
         Column::Other,
         Column::Failed,
@@ -141,6 +141,9 @@ impl Column {
         Column::BytesRead,
         Column::State,
         Column::WriteP99,
+        Column::ReadP99,
+        Column::Queue,
+        Column::Writes,
     ];
 
     pub(super) fn heading(self) -> &'static str {

@@ -130,7 +130,11 @@ impl Screen {
 
     fn head(&self) -> Line<'_> {
         let mut head = Line::from(vec![Span::styled(sum(&self.rates), Style::new().add_modifier(Modifier::BOLD))]);
-        head.push_span(format!("  every {:.1} s, by {}", self.interval.as_secs_f64(), self.sort.map_or("commands", Column::heading)));
+        head.push_span(format!(
+            "  every {:.1} s, by {}",
+            self.interval.as_secs_f64(),
+            self.sort.map_or("commands", Column::heading)
+        ));
         if self.paused {
             head.push_span(Span::styled("  PAUSED", Style::new().fg(Color::Yellow)));
         }
@@ -152,7 +156,8 @@ impl Screen {
             cell(column, column.heading().to_owned(), style)
         });
         let rows = self.rates.iter().map(|rate| {
-            Row::new(columns.iter().map(|&(column, _)| cell(column, column.cell(rate), Style::new()))).style(style_of(&rate.device))
+            Row::new(columns.iter().map(|&(column, _)| cell(column, column.cell(rate), Style::new())))
+                .style(style_of(&rate.device))
         });
         let widths = columns.iter().map(|&(_, width)| Constraint::Length(width));
         let table = Table::new(rows, widths).header(Row::new(heading)).column_spacing(2);
@@ -229,7 +234,8 @@ fn chart(kind: Kind, latency: &Histogram, width: u16) -> BarChart<'static> {
     let last = counts.iter().rposition(|count| *count > 0).map_or(first, |last| last + 1);
     let label = |bucket| Histogram::limit(bucket).map_or("more".to_owned(), |limit| format!("<{}", time(Some(limit))));
     let bars: Vec<Bar<'_>> = (first..last).map(|bucket| Bar::with_label(label(bucket), counts[bucket])).collect();
-    let chart = BarChart::default().direction(Direction::Horizontal).bar_width(1).bar_gap(0).data(BarGroup::default().bars(&bars));
+    let chart =
+        BarChart::default().direction(Direction::Horizontal).bar_width(1).bar_gap(0).data(BarGroup::default().bars(&bars));
     let title = if width > 30 { format!("{}, latency", kind.name()) } else { kind.name().to_owned() };
     chart.block(Block::new().title(title)).bar_style(Style::new().fg(Color::Green))
 }
@@ -248,7 +254,7 @@ mod tests {
 
     fn screen(names: &[&str]) -> Screen {
         let begin = Instant::now();
-        let devices = |reads| names.iter().zip(1..).map(|(name, n)| device(name, reads * n)).collect();
+        let devices = |reads| names.iter().zip(1u64..).map(|(name, n)| device(name, reads * n)).collect();
         let mut screen = Screen::new(Duration::from_secs(1), look(0, devices(0), begin));
         screen.take(Ok(look(1, devices(100), begin)));
         screen
@@ -314,7 +320,10 @@ mod tests {
             // A column is there whole, or not at all.
             let headings: Vec<&str> = lines[1].split_whitespace().collect();
             if width >= 40 {
-                assert!(headings.iter().all(|heading| Column::ALL.iter().any(|column| column.heading() == *heading)), "{headings:?}");
+                assert!(
+                    headings.iter().all(|heading| Column::ALL.iter().any(|column| column.heading() == *heading)),
+                    "{headings:?}"
+                );
                 assert!(headings.contains(&"R/S") && headings.contains(&"QUEUE"), "{width}: {headings:?}");
             }
         }
