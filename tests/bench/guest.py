@@ -202,7 +202,7 @@ def usage(pids):
 
 
 # Seconds before fio measures.
-RAMP = 1.0
+RAMP = 0.5
 
 
 def system_calls(pids, fio):
