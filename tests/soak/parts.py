@@ -65,6 +65,12 @@ class Daemon:
 
         wait_for(ready, 30, "the daemon is ready")
 
+    def words(self, since):
+        """What it said since its log was so long."""
+        with open(self.log) as log:
+            log.seek(since)
+            return log.read()
+
     def last_words(self):
         return open(self.log).read()[-2000:]
 

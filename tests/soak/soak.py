@@ -11,6 +11,8 @@ REFUSED = {errno.EINTR, errno.EAGAIN, errno.EIO, errno.ETIMEDOUT}
 # How often each happens, once all have happened.
 WEIGHTS = {"host killed": 4, "plugin crashed": 2, "plugin aborted": 1, "handler hung": 1, "supervisor killed": 2, "handler restarted": 2,
            "reload": 1, "program exchanged": 2, "resized": 3, "nothing": 1}
+# An event after which all is well so late, in seconds, is shown with what the daemon said meanwhile.
+LONG = 20
 # Where nothing breaks.
 CALM = ["resized", "reload", "nothing"]
 # No disk that is looked at becomes smaller, and the loads stay below.
@@ -149,9 +151,11 @@ class Soak:
             self.deck = [kind for kind in kinds for _ in range(weights[kind])]
             self.random.shuffle(self.deck)
         kind = self.deck.pop()
-        begin = time.monotonic()
+        begin, said = time.monotonic(), os.path.getsize(self.daemon.log)
         getattr(self, kind.replace(" ", "_"))()
         self.settled()
+        if time.monotonic() - begin > LONG:
+            print(self.daemon.words(said), flush=True)
         self.events.append((kind, begin, time.monotonic()))
         print(f"{begin - self.begin:7.1f} s: {kind}; all is well after {time.monotonic() - begin:.1f} s", flush=True)
         time.sleep(self.random.uniform(0.1, 1.5))

@@ -26,7 +26,18 @@ def hosts():
 
 def usage(pid):
     status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
-    return int(status["RssAnon"].split()[0]), len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"])
+    return int(status["RssAnon"].split()[0]), len(os.listdir(f"/proc/{pid}/fd")), threads(pid)
+
+
+def threads(pid):
+    """How many there are, but for io_uring's own, which the kernel makes as I/O blocks and ends when there is none."""
+    names = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            names.append(open(f"/proc/{pid}/task/{task}/comm").read())
+        except OSError:
+            pass
+    return sum(not name.startswith("iou-") for name in names)
 
 
 def zombies(parent):

@@ -77,9 +77,10 @@ impl Machine {
         let state = device.state.clone();
         self.answer_kernel(earlier, 0);
         match state {
-            State::Preparing | State::Opening | State::Closing | State::Blocking => {}
+            State::Preparing | State::Opening | State::Closing => {}
             State::Waiting | State::Failed { .. } => self.forget(id, now),
-            State::Serving => self.close(id, now),
+            // Whoever blocks it now has to wait in the kernel until it is removed, which waits for us.
+            State::Serving | State::Blocking => self.close(id, now),
         }
     }
 

@@ -413,6 +413,23 @@ fn a_host_is_replaced_when_it_has_closed_all_devices() {
     assert!(matches!(actions[..], [Action::Open { take_over: true, .. }, Action::Open { .. }]), "{actions:?}");
 }
 
+/// The kernel keeps whoever blocks a device that is being removed until that is done, which waits for us.
+#[test]
+fn a_device_that_is_removed_while_it_is_blocked_is_closed_at_once() {
+    let now = Instant::now();
+    let mut machine = serving(2, settings());
+    machine.handle(Input::Replace { host: file() }, now);
+    let actions = machine.handle(Input::Removed { token: 1, id: name(0).id, of: "file".into() }, now);
+    let [Action::Close { request, .. }] = actions[..] else { panic!("{actions:?}") };
+    let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+    assert_eq!(actions, [Action::Release { id: name(0).id }, Action::AnswerKernel { token: 1, status: 0 }]);
+    assert_eq!(machine.handle(Input::Blocked { id: name(0).id }, now), [], "it comes to nothing");
+    let actions = machine.handle(Input::Blocked { id: name(1).id }, now);
+    let [Action::Close { request, .. }] = actions[..] else { panic!("{actions:?}") };
+    let actions = machine.handle(Input::Answer { request, outcome: Outcome::Done }, now);
+    assert_eq!(actions.last(), Some(&Action::SwapHost { host: file() }));
+}
+
 #[test]
 fn a_host_that_keeps_its_devices_is_killed_to_be_replaced() {
     let now = Instant::now();
