@@ -158,6 +158,22 @@ fn every_file_that_is_named_is_there() {
     assert!(missing.is_empty(), "not there:\n{}", missing.join("\n"));
 }
 
+/// As a book they have nothing around them.
+#[test]
+fn pages_of_the_book_link_to_pages_of_the_book() {
+    let docs = root().join("docs");
+    let mut outside = Vec::new();
+    for (path, page) in pages().iter().filter(|(path, _)| path.starts_with(&docs)) {
+        let directory = path.parent().unwrap_or(&docs);
+        let targets = page.links().into_iter().filter(|(_, target)| !is_external(target));
+        let leaves = |target: &str| !normal(&directory.join(target)).starts_with(&docs);
+        outside.extend(
+            targets.filter(|(_, target)| leaves(target)).map(|(line, target)| format!("{}:{line}: {target}", path.display())),
+        );
+    }
+    assert!(outside.is_empty(), "not in the book:\n{}", outside.join("\n"));
+}
+
 #[test]
 fn every_page_is_in_the_table_of_contents() {
     let docs = root().join("docs");
