@@ -46,6 +46,23 @@ stop_daemon() {
 
 host_pid() { pgrep -f "handler-host $1 " | head -1; }
 
+# of_threads PID FILE: what /proc has under that name for each thread of the process. A thread may end while it is read, the process may not.
+of_threads() {
+    local task
+    for task in /proc/"$1"/task/*; do cat "$task/$2" 2>/dev/null || true; done
+    [ -e /proc/"$1"/fd ] || fail "process $1 is gone"
+}
+
+# io_flushers PID: each of its threads has what PR_SET_IO_FLUSHER gives, PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE
+io_flushers() {
+    local all flags
+    all=$(of_threads "$1" stat | sed 's/.*) //' | cut -d' ' -f7)
+    [ -n "$all" ] || fail "process $1 has no threads"
+    for flags in $all; do
+        [ $((flags & 0x180000)) -eq $((0x180000)) ] || fail "a thread of process $1 is no IO_FLUSHER: flags $flags"
+    done
+}
+
 # backstore HBA NAME CONFIG BYTES [control settings...]
 backstore() {
     local dir=$C/core/user_$1/$2

@@ -12,7 +12,7 @@ facts() { # THREADS KIB of the host of `null`
 }
 tasks() { # FILE of all threads of the daemon and its hosts
     local pid
-    for pid in $DAEMON $(pgrep -P $DAEMON); do cat /proc/$pid/task/*/$1; done
+    for pid in $DAEMON $(pgrep -P $DAEMON); do of_threads $pid $1; done
 }
 # Nanoseconds on a processor, exact, where clock ticks count whoever they hit; and how often a thread was woken.
 busy() { tasks schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }

@@ -94,11 +94,7 @@ unlocked() {
 }
 field() { awk -v name="$1:" '$1 == name { print $2 }' /proc/"$2"/status; }
 for pid in $DAEMON $(hosts); do
-    for stat in /proc/$pid/task/*/stat; do
-        flags=$(sed 's/.*) //' $stat | cut -d' ' -f7)
-        # PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE
-        [ $((flags & 0x180000)) -eq $((0x180000)) ] || fail "$stat: flags $flags"
-    done
+    io_flushers $pid
     [ "$(field VmLck $pid)" -gt 0 ] || fail "process $pid has no locked memory"
     [ -z "$(unlocked $pid)" ] || fail "not locked in process $pid: $(unlocked $pid)"
     [ "$(field VmSwap $pid)" = 0 ] || fail "$(field VmSwap $pid) KiB of process $pid were swapped"
