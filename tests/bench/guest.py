@@ -213,17 +213,23 @@ def system_calls(pids, fio):
     return int(count[1]) if count else None, done
 
 
-def measure(disk, case, seconds, target, counts_calls):
+def fio(disk, case, seconds):
+    """The command that measures a case."""
     options = dict(option.split("=") for option in CASES[case].split())
-    fio = ["fio", "--name=b", f"--filename={disk}", "--direct=1", "--ioengine=libaio", "--output-format=json", "--group_reporting",
-           "--time_based", f"--runtime={seconds}", f"--ramp_time={RAMP * 1000:.0f}ms", "--norandommap", "--randrepeat=0"]
-    fio += [f"--{name}={value}" for name, value in options.items()]
+    command = ["fio", "--name=b", f"--filename={disk}", "--direct=1", "--ioengine=libaio", "--output-format=json", "--group_reporting",
+               "--time_based", f"--runtime={seconds}", f"--ramp_time={RAMP * 1000:.0f}ms", "--norandommap", "--randrepeat=0"]
+    return command + [f"--{name}={value}" for name, value in options.items()]
+
+
+def measure(disk, case, seconds, target, round):
+    command = fio(disk, case, seconds)
     pids = target.processes()
     before = usage(pids)
-    if counts_calls and pids and shutil.which("perf"):
-        calls, done = system_calls(pids, fio)
+    # To count calls takes time, and they are the same each time.
+    if round == 0 and pids and shutil.which("perf"):
+        calls, done = system_calls(pids, command)
     else:
-        calls, done = None, subprocess.run(fio, capture_output=True, text=True)
+        calls, done = None, subprocess.run(command, capture_output=True, text=True)
     after = usage(pids)
     if done.returncode:
         return {"error": (done.stderr or done.stdout)[-300:]}
@@ -248,7 +254,8 @@ def measure(disk, case, seconds, target, counts_calls):
     return result
 
 
-def main():
+def run(measured):
+    """Has all that was chosen measured, in turns."""
     parser = argparse.ArgumentParser()
     parser.add_argument("rounds", type=int)
     parser.add_argument("seconds", type=int)
@@ -269,10 +276,10 @@ def main():
             target = all_targets[name]
             disk = target.start()
             for case in [case for case in cases if re.search(getattr(target, "only", ""), case)]:
-                # To count calls takes time, and they are the same each time.
-                found = measure(disk, case, arguments.seconds, target, counts_calls=round == 0)
+                found = measured(disk, case, arguments.seconds, target, round)
                 print(json.dumps({"round": round, "target": name, "case": case, **found}), flush=True)
             target.stop()
 
 
-main()
+if __name__ == "__main__":
+    run(measure)

@@ -18,6 +18,10 @@ const MEASURE_IN_TRIAL: u32 = 8;
 const UNKNOWN: u32 = 2048;
 /// The shortest poll, in looks.
 const LEAST: u32 = 64;
+/// More looks than anybody makes in a poll.
+const MOST_LOOKS: u32 = 1 << 20;
+/// So many measured looks are remembered, or a little more.
+const REMEMBERED: u32 = 256 * LEAST;
 /// A glance: shorter than it takes to sleep and be woken.
 const GLANCE: Duration = Duration::from_micros(20);
 
@@ -28,6 +32,8 @@ pub(super) struct Polling {
     most: Duration,
     /// The same in looks.
     most_looks: u32,
+    /// Looks that were measured of late, and how long they took together.
+    measured: (u32, Duration),
     /// Average looks until something came, times 16.
     gap: u32,
     polls: u32,
@@ -37,7 +43,7 @@ pub(super) struct Polling {
 impl Polling {
     /// Polls for at most so long. To be called on the thread that will poll.
     pub(super) fn new(most: Duration) -> Polling {
-        Polling { most, most_looks: UNKNOWN, gap: 0, polls: 0, trial: Trial::new() }
+        Polling { most, most_looks: UNKNOWN, measured: (0, Duration::ZERO), gap: 0, polls: 0, trial: Trial::new() }
     }
 
     /// There is nothing to do. Looks for something until it is there (`true`), or it is time to sleep.
@@ -89,13 +95,17 @@ impl Polling {
         u32::try_from(looks).unwrap_or(self.most_looks).max(1)
     }
 
-    /// Learns how long looks take.
+    /// Learns how long looks take. One measurement says little: the clock may have stood still meanwhile, or jumped.
     fn measure(&mut self, took: Duration, looks: u32) {
+        self.measured = (self.measured.0 + looks, self.measured.1 + took);
+        let (looks, took) = self.measured;
+        if looks < 8 * LEAST {
+            return;
+        }
         let possible = self.most.as_nanos() * u128::from(looks) / took.as_nanos().max(1);
-        let possible = u32::try_from(possible).unwrap_or(u32::MAX).clamp(1, 1 << 20);
-        // A few looks are measured badly.
-        if looks >= LEAST {
-            self.most_looks = u32::midpoint(self.most_looks, possible).max(1);
+        self.most_looks = u32::try_from(possible).unwrap_or(u32::MAX).clamp(1, MOST_LOOKS);
+        if looks >= REMEMBERED {
+            self.measured = (looks / 2, took / 2);
         }
     }
 }
@@ -121,9 +131,11 @@ const GLANCE_GAIN: u64 = 3;
 /// And polling so much more than what costs less, since it takes a processor.
 const POLL_GAIN: u64 = 25;
 /// Who works for more than so much of its time, in percent, does not poll.
-const BUSY: u128 = 33;
-/// A rate that is so many times as high or as low as before, in percent: something else is going on, which calls for a new trial.
+const BUSY: u128 = 45;
+/// A rate that is so many times as high or as low as it was after the trial, in percent: something else is going on, which calls for a new
+/// trial. Single periods differ as much by chance, so it is the average of about so many that counts.
 const CHANGED: u64 = 160;
+const AVERAGED: u64 = 8;
 
 /// What to do when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,14 +157,18 @@ struct Trial {
     period: u32,
     /// Periods after the trial until the next one.
     settled: u32,
-    /// Nanoseconds and commands of the periods of a trial, for each way.
+    /// Nanoseconds and commands of the periods of the trials, for each way; those of earlier trials count half as much each time.
     sums: [(u64, u64); 3],
+    /// Commands a second in the last period of each way, and in how many rounds of this trial each was the best.
+    last: [u64; 3],
+    won: [u32; 3],
     /// It works for much of its time.
     busy: bool,
     /// What the last trial found.
     best: Way,
-    /// Commands a second, as found by it.
+    /// Commands a second after it, and on average of late.
     rate: u64,
+    average: u64,
     /// When the period began, and this thread's processor time then.
     start: Option<(Instant, Duration)>,
     commands: u32,
@@ -166,9 +182,12 @@ impl Trial {
             period: 0,
             settled: SETTLED,
             sums: [(0, 0); 3],
+            last: [0; 3],
+            won: [0; 3],
             busy: false,
             best: Way::Sleep,
             rate: 0,
+            average: 0,
             start: None,
             commands: 0,
             rounds: 0,
@@ -222,34 +241,55 @@ impl Trial {
         let time = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let rate = |(time, commands): (u64, u64)| commands.saturating_mul(1_000_000_000) / time.max(1);
         let now = rate((time, commands.into()));
+        if self.period >= TRIAL {
+            self.after(now);
+            return;
+        }
         let way = self.way();
-        if self.period < TRIAL {
-            let sum = &mut self.sums[way as usize];
-            *sum = (sum.0 + time, sum.1 + u64::from(commands));
-            if way == Way::Sleep {
-                self.busy = worked.as_nanos() * 100 > took.as_nanos() * BUSY;
-            }
+        let sum = &mut self.sums[way as usize];
+        *sum = (sum.0 + time, sum.1 + u64::from(commands));
+        self.last[way as usize] = now;
+        if way == Way::Sleep {
+            self.busy = worked.as_nanos() * 100 > took.as_nanos() * BUSY;
         }
         self.period += 1;
-        if self.period == TRIAL {
-            let [sleep, glance, poll] = self.sums.map(rate);
-            let before = self.best;
-            (self.best, self.rate) = (Way::Sleep, sleep);
-            if glance * 100 >= sleep * (100 + GLANCE_GAIN) {
-                (self.best, self.rate) = (Way::Glance, glance);
-            }
-            if poll * 100 >= self.rate * (100 + POLL_GAIN) {
-                (self.best, self.rate) = (Way::Poll, poll);
-            }
-            self.settled = if self.best == before { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
-        } else if self.period > TRIAL {
-            let changed = now * 100 > self.rate * CHANGED || self.rate * 100 > now * CHANGED;
-            if changed {
-                self.settled = SETTLED;
-            }
-            if changed || self.period > TRIAL + self.settled {
-                (self.period, self.sums) = (0, [(0, 0); 3]);
-            }
+        if self.period.is_multiple_of(3) {
+            let best = (0..3).max_by_key(|way| self.last[*way]).unwrap_or(0);
+            self.won[best] += 1;
+            self.last = [0; 3];
+        }
+        if self.period < TRIAL {
+            return;
+        }
+        let [sleep, glance, poll] = self.sums.map(rate);
+        let before = std::mem::replace(&mut self.best, Way::Sleep);
+        let mut most = sleep;
+        if glance * 100 >= sleep * (100 + GLANCE_GAIN) {
+            (self.best, most) = (Way::Glance, glance);
+        }
+        // What takes a processor must not win by chance: in most rounds, not only in one by much.
+        if poll * 100 >= most * (100 + POLL_GAIN) && self.won[Way::Poll as usize] > TRIAL / 6 {
+            self.best = Way::Poll;
+        }
+        tracing::debug!(sleep, glance, poll, busy = self.busy, best = ?self.best, "commands a second, by how a reactor waits");
+        self.settled = if self.best == before { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
+    }
+
+    /// A period after the trial ended, in which so many commands were done in a second.
+    fn after(&mut self, now: u64) {
+        let since = u64::from(self.period - TRIAL);
+        self.average = (self.average * since.min(AVERAGED - 1) + now) / (since + 1).min(AVERAGED);
+        self.period += 1;
+        if since < AVERAGED {
+            self.rate = self.average;
+        }
+        let changed = self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
+        if changed {
+            (self.settled, self.sums) = (SETTLED, [(0, 0); 3]);
+        }
+        if changed || since > u64::from(self.settled) {
+            self.sums = self.sums.map(|(time, commands)| (time / 2, commands / 2));
+            (self.period, self.won) = (0, [0; 3]);
         }
     }
 }
@@ -379,8 +419,40 @@ mod tests {
         let mut trial = Trial { dense: true, ..Trial::new() };
         (0..TRIAL + 2).for_each(|_| trial.ended(SECOND, SECOND / 10, 1000));
         assert!(trial.is_settled());
+        (0..AVERAGED).for_each(|_| trial.ended(SECOND, SECOND / 10, 1000));
         trial.ended(SECOND, SECOND / 10, 3000);
-        assert!(!trial.is_settled());
+        assert!(trial.is_settled(), "that was one period");
+        let periods = (1..).take_while(|_| {
+            trial.ended(SECOND, SECOND / 10, 3000);
+            trial.is_settled()
+        });
+        assert!(periods.count() < 8, "{trial:?}");
+    }
+
+    /// Periods that are half as good or half as bad again by chance, as on a machine with few processors.
+    #[test]
+    fn noise_is_no_change() {
+        let mut trial = Trial { dense: true, ..Trial::new() };
+        let (mut random, mut tried, mut polled) = (1_u32, 0, 0);
+        let periods = 4000;
+        for _ in 0..periods {
+            tried += u32::from(!trial.is_settled());
+            polled += u32::from(trial.way() == Way::Poll);
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            trial.ended(SECOND, SECOND / 10, 1000 + random % 2000);
+        }
+        assert!(tried < periods / 20, "{tried} of {periods} periods were tried in");
+        assert!(polled < periods / 20, "polled in {polled} of {periods} periods");
+    }
+
+    #[test]
+    fn looks_are_counted_by_what_many_of_them_took() {
+        let mut polling = Polling::new(MOST);
+        // A clock that stands still, and then jumps: half a microsecond for each look.
+        for n in 0..1000 {
+            polling.measure(if n % 10 == 0 { Duration::from_micros(320) } else { Duration::ZERO }, 64);
+        }
+        assert!((1800..2300).contains(&polling.most_looks), "{polling:?}");
     }
 
     #[test]

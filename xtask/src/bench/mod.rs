@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: measures, beside the peers, and writes down what was found under `docs/benchmarks/`.
 mod native;
+mod profile;
 mod results;
 mod vm;
 
@@ -9,7 +10,7 @@ use crate::{root, vm::build};
 
 /// What is to be measured.
 pub struct Options {
-    /// `vm`, `native`; empty: both.
+    /// `vm`, `native`, `knobs`, `profile`; empty: all.
     pub only: Vec<String>,
     pub rounds: u32,
     pub seconds: u32,
@@ -21,8 +22,8 @@ pub struct Options {
 /// Measures. What was measured in part is shown, but not written down.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     let wanted = |what: &str| options.only.is_empty() || options.only.iter().any(|only| only == what);
-    if let Some(unknown) = options.only.iter().find(|name| !["vm", "native", "knobs"].contains(&name.as_str())) {
-        anyhow::bail!("there is no bench {unknown:?}; there are: native, vm, knobs");
+    if let Some(unknown) = options.only.iter().find(|name| !["vm", "native", "knobs", "profile"].contains(&name.as_str())) {
+        anyhow::bail!("there is no bench {unknown:?}; there are: native, vm, knobs, profile");
     }
     build()?;
     let whole = options.targets.is_none() && options.cases.is_none();
@@ -37,6 +38,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     }
     if wanted("knobs") {
         show(&vm::knobs(options)?, "knobs", whole)?;
+    }
+    if wanted("profile") {
+        show(&profile::run(options)?, "profile", whole)?;
     }
     Ok(u8::from(missed > 0))
 }

@@ -1,5 +1,8 @@
 //! Results, medians, and goals.
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 /// All measurements: target, case, metric.
 #[derive(Debug, Default)]
@@ -24,6 +27,12 @@ impl Results {
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
         Some(if values.len() % 2 == 0 { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] })
+    }
+
+    /// The metrics whose names begin so.
+    pub fn metrics(&self, start: &str) -> Vec<String> {
+        let all: BTreeSet<_> = self.values.keys().map(|(_, _, metric)| metric).filter(|metric| metric.starts_with(start)).collect();
+        all.into_iter().cloned().collect()
     }
 
     /// All medians, for programs.

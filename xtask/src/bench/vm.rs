@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Options, Report, machine,
+    profile::PART,
     results::{Goal, Results},
 };
 use crate::{packages, progress::quietly, root, vm::Vm};
@@ -52,12 +53,12 @@ const GOALS: &[Goal<'static>] = &[
 
 /// Ours and the peers'.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
-    Ok(report(options, &measure(options, "peers")?))
+    Ok(report(options, &measure(options, "guest.py", &[])?))
 }
 
 /// What the kernel's limits cost.
 pub fn knobs(options: &Options) -> anyhow::Result<Report> {
-    let results = measure(options, "knobs")?;
+    let results = measure(options, "guest.py", &["--set", "knobs"])?;
     let text = format!(
         "# What the kernel's limits cost\n\nOn {}: `file` on an image in tmpfs, with one limit changed at a time; the rest as in \
          [vm.md](vm.md). Medians of {} rounds of {} s each, in one boot and taking turns.\n\n## I/O operations a second\n\n{}\n## Processor \
@@ -77,8 +78,8 @@ fn thousands(value: f64) -> String {
     if value >= 10_000.0 { format!("{:.1}k", value / 1000.0) } else { format!("{value:.0}") }
 }
 
-/// Measures a set of targets in the guest.
-fn measure(options: &Options, set: &str) -> anyhow::Result<Results> {
+/// Has a script measure in the guest.
+pub(super) fn measure(options: &Options, script: &str, arguments: &[&str]) -> anyhow::Result<Results> {
     let vm = Vm::ensure(4, 2)?;
     packages::ensure_peers()?;
     let bare = root().join("target/release/bare");
@@ -86,9 +87,10 @@ fn measure(options: &Options, set: &str) -> anyhow::Result<Results> {
         "building the bare loop",
         Command::new("cc").args(["-O2", "-Wall", "-o"]).arg(&bare).arg(root().join("tests/bench/bare.c")),
     )?;
-    let script = root().join("tests/bench/guest.py").display().to_string();
+    let script = root().join("tests/bench").join(script).display().to_string();
     let (rounds, seconds) = (options.rounds.to_string(), options.seconds.to_string());
-    let mut command = vec!["python3", &script, &rounds, &seconds, "--set", set];
+    let mut command = vec!["python3", "-B", &script, &rounds, &seconds];
+    command.extend(arguments);
     for (name, value) in [("--targets", &options.targets), ("--cases", &options.cases)] {
         if let Some(value) = value {
             command.extend([name, value]);
@@ -122,6 +124,9 @@ fn take(found: &Value, results: &mut Results) -> bool {
         if let Some(value) = found[metric].as_f64() {
             results.add(target, case, metric, value);
         }
+    }
+    for (part, value) in found["parts_us"].as_object().into_iter().flatten() {
+        results.add(target, case, &format!("{PART}{part}"), value.as_f64().unwrap_or(0.0));
     }
     for (way, percentiles) in found["latency_us"].as_object().into_iter().flatten() {
         for (percentile, value) in percentiles.as_object().into_iter().flatten() {
