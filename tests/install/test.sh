@@ -1,6 +1,7 @@
 #!/bin/bash
 # What an operator does on a clean Debian, run by systemd at each boot of the test of installation: the packages are installed, targetcli makes
-# a disk, the daemon is upgraded under it and found by the watchdog when it is stuck; after a reboot the disk is back with its contents.
+# a disk, the daemon is upgraded under it and found by the watchdog when it is stuck; the machine goes down in several ways, and each time the
+# disks are back with their contents.
 # The machine ends with a status that says how it went.
 set -uo pipefail
 cd /opt/test
@@ -183,9 +184,62 @@ back() {
     [ "$(sum)" = "$(cat $STATE/sum)" ] || fail "other data after the reboot"
     [ "$(sum 32)" = "$(cat $STATE/sum.32)" ] || fail "other data of the disk of disks.d after the reboot"
     tcmuctl apply --dry-run | grep -x "Nothing to change." || fail "disks.d: $(tcmuctl apply --dry-run)"
-    # The way down of the first boot: targets before the daemon, and nobody had to be killed.
-    journalctl --no-pager -b -1 -u tcmu-runnerd | grep >/dev/null "stopped; devices stay blocked" || fail "the daemon was not stopped in order"
+}
 
+# A file system on a disk of ours, whose image is on a file system that can be taken away. What was written to it before it went down is there.
+kept() {
+    if [ ! -e $STATE/kept ]; then
+        say "a file system on a disk, on a file system"
+        truncate -s 64M /srv/store.ext4
+        mkfs.ext4 -q /srv/store.ext4
+        mkdir -p /srv/store /srv/mounted
+        echo "/srv/store.ext4 /srv/store ext4 loop,nofail 0 0" >>/etc/fstab
+        systemctl daemon-reload
+        mount /srv/store || fail "mount /srv/store"
+        sed 's/vm2.img/store\/vm3.img/; s/32M/24M/' /etc/tcmu/disks.d/vm2.toml >/etc/tcmu/disks.d/vm3.toml
+        tcmuctl apply --yes || fail "tcmuctl apply"
+        wait_for 30 has_disk 24
+        mkfs.ext4 -q "$(disk 24)" || fail "mkfs.ext4 of our disk"
+    fi
+    wait_for 30 has_disk 24
+    mount "$(disk 24)" /srv/mounted || fail "the file system cannot be mounted"
+    if [ -e $STATE/kept ]; then
+        [ "$(sha256sum </srv/mounted/kept)" = "$(cat $STATE/kept)" ] || fail "what was written and flushed is not there"
+    fi
+    dd if=/dev/urandom of=/srv/mounted/kept bs=1M count=2 conv=fsync status=none || fail "it cannot be written"
+    sha256sum </srv/mounted/kept >$STATE/kept
+    # And something that waits to be written.
+    dd if=/dev/urandom of=/srv/mounted/late bs=1M count=2 status=none
+}
+
+# How the machine goes down: in systemd's order, or after something went first that should not. All of it is left to systemd then.
+DOWN=(systemd daemon killed target store)
+down() {
+    local way=${DOWN[$1]}
+    say "going down: $way first"
+    case $way in
+        systemd) ;;
+        daemon) systemctl stop tcmu-runnerd ;;
+        killed)
+            systemctl mask --runtime tcmu-runnerd
+            kill -KILL $(processes)
+            ;;
+        target) timeout 60 systemctl stop rtslib-fb-targetctl ;;
+        store) umount -l /srv/store ;;
+    esac
+    [ $way = systemd ] || sync -f $STATE
+    date +%s >$STATE/down
+    sync -f $STATE
+    systemctl reboot
+}
+went_down() {
+    local took
+    took=$(($(date +%s) - $(cut -d. -f1 /proc/uptime) - $(cat $STATE/down)))
+    say "the machine was down after $took s, with ${DOWN[$1]} gone first"
+    [ $took -le 240 ] || fail "it took $took s to go down"
+}
+
+taken_away() {
     say "taken away again"
     dpkg -r tcmu-runnerd-handler-file tcmu-runnerd-handler-alloc tcmu-runnerd-handler-null tcmu-runnerd >/tmp/dpkg 2>&1 || fail "dpkg: $(cat /tmp/dpkg)"
     [ -z "$(processes)" ] || fail "it still runs"
@@ -195,15 +249,27 @@ back() {
 
 systemctl is-system-running --wait >/dev/null
 say "systemd says: $(systemctl is-system-running), in $(systemd-analyze 2>/dev/null | head -1)"
-if [ ! -e $STATE/installed ]; then
+# How often it went down before.
+boots=$(cat $STATE/boots 2>/dev/null || echo 0)
+if [ "$boots" = 0 ]; then
     mkdir -p $STATE /var/log/journal
     journalctl --flush
     install_
-    touch $STATE/installed
-    say "rebooting"
-    systemctl reboot
 else
+    went_down $((boots - 1))
     back
+fi
+if [ "$boots" = 1 ]; then
+    # The way down of the first boot: targets before the daemon, and nobody had to be killed.
+    journalctl --no-pager -b -1 -u tcmu-runnerd | grep >/dev/null "stopped; devices stay blocked" || fail "the daemon was not stopped in order"
+fi
+kept
+if [ "$boots" -lt ${#DOWN[@]} ]; then
+    echo $((boots + 1)) >$STATE/boots
+    down "$boots"
+else
+    umount /srv/mounted || fail "umount"
+    taken_away
     say "done"
     sync
     end 10

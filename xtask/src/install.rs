@@ -1,5 +1,5 @@
-//! The packages on a clean Debian with systemd as init: installed, a disk made, upgraded, rebooted, and the disk is back. A machine of its
-//! own, from an image that is made once.
+//! The packages on a clean Debian with systemd as init: installed, a disk made, upgraded, rebooted in several ways, and the disk is back. A
+//! machine of its own, from an image that is made once.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -22,6 +22,8 @@ const ENDED: i32 = 0;
 const SUCCESS: i32 = 0x21;
 /// A handler that somebody else wrote.
 const THIRD_PARTY: &str = "handler_ramc.so";
+/// More often than it reboots: it goes down in several ways.
+const MOST_BOOTS: u32 = 9;
 /// Each boot, at most.
 const SECONDS: &str = "600";
 
@@ -49,12 +51,15 @@ pub fn run() -> anyhow::Result<()> {
     create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image.join("root.img")).arg(&disk);
     quietly("a disk of its own", &mut create)?;
 
-    for (boot, wanted) in [("booting a clean Debian", ENDED), ("booting it again", SUCCESS)] {
+    for boot in 1.. {
         let started = Instant::now();
-        println!("· {boot}");
+        println!("· {}", if boot == 1 { "booting a clean Debian" } else { "booting it again" });
         let status = loudly(&mut machine(&kernel, &image, &disk, &payload))?;
-        ensure!(status.code() == Some(wanted), "the test of installation failed ({status})");
         println!("  done in {} s", started.elapsed().as_secs());
+        if status.code() == Some(SUCCESS) {
+            break;
+        }
+        ensure!(status.code() == Some(ENDED) && boot < MOST_BOOTS, "the test of installation failed ({status})");
     }
     let _ = fs::remove_dir_all(&work);
     Ok(())

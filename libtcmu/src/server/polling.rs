@@ -124,12 +124,13 @@ const COMMANDS: u32 = 64;
 const PAUSE: Duration = Duration::from_millis(400);
 /// Periods of a trial, in which each way has its turn, and periods until the next one: more each time that it finds the same.
 const TRIAL: u32 = 9;
-const SETTLED: u32 = 60;
+const SETTLED: u32 = 20;
 const MOST_SETTLED: u32 = 960;
 /// A glance has to get so much more done, in percent.
 const GLANCE_GAIN: u64 = 3;
-/// And polling so much more than what costs less, since it takes a processor.
+/// And polling so much more than what costs less, since it takes a processor; afterwards at least so much, or the trial was wrong.
 const POLL_GAIN: u64 = 25;
+const POLL_KEEPS: u64 = 12;
 /// Who works for more than so much of its time, in percent, does not poll.
 const BUSY: u128 = 45;
 /// A rate that is so many times as high or as low as it was after the trial, in percent: something else is going on, which calls for a new
@@ -164,8 +165,11 @@ struct Trial {
     won: [u32; 3],
     /// It works for much of its time.
     busy: bool,
-    /// What the last trial found.
+    /// What the last trial found, and what it found best of what takes no processor, with its commands a second.
     best: Way,
+    cheap: (Way, u64),
+    /// Polling won a trial and got less done afterwards.
+    broken: bool,
     /// Commands a second after it, and on average of late.
     rate: u64,
     average: u64,
@@ -186,6 +190,8 @@ impl Trial {
             won: [0; 3],
             busy: false,
             best: Way::Sleep,
+            cheap: (Way::Sleep, 0),
+            broken: false,
             rate: 0,
             average: 0,
             start: None,
@@ -262,17 +268,14 @@ impl Trial {
             return;
         }
         let [sleep, glance, poll] = self.sums.map(rate);
-        let before = std::mem::replace(&mut self.best, Way::Sleep);
-        let mut most = sleep;
-        if glance * 100 >= sleep * (100 + GLANCE_GAIN) {
-            (self.best, most) = (Way::Glance, glance);
-        }
+        let polled = self.best == Way::Poll;
+        let gains = glance * 100 >= sleep * (100 + GLANCE_GAIN);
+        self.cheap = if gains { (Way::Glance, glance) } else { (Way::Sleep, sleep) };
         // What takes a processor must not win by chance: in most rounds, not only in one by much.
-        if poll * 100 >= most * (100 + POLL_GAIN) && self.won[Way::Poll as usize] > TRIAL / 6 {
-            self.best = Way::Poll;
-        }
+        let polls = poll * 100 >= self.cheap.1 * (100 + POLL_GAIN) && self.won[Way::Poll as usize] > TRIAL / 6;
+        self.best = if polls { Way::Poll } else { self.cheap.0 };
         tracing::debug!(sleep, glance, poll, busy = self.busy, best = ?self.best, "commands a second, by how a reactor waits");
-        self.settled = if self.best == before { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
+        self.settled = if polls == polled || self.broken { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
     }
 
     /// A period after the trial ended, in which so many commands were done in a second.
@@ -283,9 +286,13 @@ impl Trial {
         if since < AVERAGED {
             self.rate = self.average;
         }
+        if since == 2 * AVERAGED && self.best == Way::Poll && self.average * 100 < self.cheap.1 * (100 + POLL_KEEPS) {
+            // Nor by what a trial does to the load.
+            (self.best, self.broken) = (self.cheap.0, true);
+        }
         let changed = self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
         if changed {
-            (self.settled, self.sums) = (SETTLED, [(0, 0); 3]);
+            (self.settled, self.sums, self.broken) = (SETTLED, [(0, 0); 3], false);
         }
         if changed || since > u64::from(self.settled) {
             self.sums = self.sums.map(|(time, commands)| (time / 2, commands / 2));
@@ -388,7 +395,7 @@ mod tests {
     fn does(rates: [u32; 3], worked: Duration) -> Option<Way> {
         let mut trial = Trial { dense: true, ..Trial::new() };
         let mut times = [0; 3];
-        let periods = 20 * (TRIAL + SETTLED);
+        let periods = 2000;
         for _ in 0..periods {
             let way = trial.way();
             times[way as usize] += 1;
@@ -427,6 +434,20 @@ mod tests {
             trial.is_settled()
         });
         assert!(periods.count() < 8, "{trial:?}");
+    }
+
+    #[test]
+    fn polling_keeps_what_it_promised_or_is_left() {
+        let mut trial = Trial { dense: true, ..Trial::new() };
+        let mut polled = 0;
+        for _ in 0..1000 {
+            let way = trial.way();
+            polled += u32::from(way == Way::Poll);
+            // In a trial polling is far better, afterwards it is not.
+            let commands = if way == Way::Poll && !trial.is_settled() { 2000 } else { 1000 };
+            trial.ended(SECOND, SECOND / 10, commands);
+        }
+        assert!(polled < 400, "polled in {polled} of 1000 periods");
     }
 
     /// Periods that are half as good or half as bad again by chance, as on a machine with few processors.

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::{Options, Report, machine, results::Results, vm};
 
-const TARGETS: &str = "^tcmu-runner qcow$;^bare loop$;^bare loop on a file$;^null$;^file$";
-const CASES: &str = "^4k rand.*depth 1$;^4k rand.*depth 32$;^128k;^1M read";
+const TARGETS: &str = "^tcmu-runner qcow$;^bare loop on a file$;^null$;^file$";
+const CASES: &str = "^4k randread, depth 1$;^4k rand.*depth 32$;^128k read";
 /// Before the name of a part.
 pub(super) const PART: &str = "part: ";
 
