@@ -91,7 +91,21 @@ loopback() {
         [ $SECONDS -lt $end ] || fail "no disk at $address"
         sleep 0.1
     done
-    echo "/dev/$(ls "/sys/bus/scsi/devices/$address:0/block")"
+    local disk
+    disk=$(ls "/sys/bus/scsi/devices/$address:0/block")
+    unread "$disk"
+    echo "/dev/$disk"
+}
+
+# unread DISK: waits until nobody reads it any more, as udev does when it comes; the first command is the test's then. Not for long: one that
+# nobody serves is never read.
+unread() {
+    local before="" now end=$((SECONDS + 5))
+    udevadm settle -t 5 >/dev/null 2>&1 || true
+    while now=$(awk '{ print $1, $5, $9 }' "/sys/block/$1/stat") && [ "$now" != "$before" ] && [ $SECONDS -lt $end ]; do
+        before=$now
+        sleep 0.3
+    done
 }
 
 remove_loopback() {

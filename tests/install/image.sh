@@ -17,7 +17,7 @@ debootstrap --variant=minbase \
 # The modules that are needed, in the order in which they load.
 modules() { for name in "$@"; do modprobe -S "$version" --show-depends "$name" || exit; done | awk '/^insmod/ && !seen[$2]++ { print $2 }'; }
 modules crc32c_generic ext4 virtio_pci virtio_blk configfs target_core_user tcm_loop target_core_file target_core_iblock \
-    target_core_pscsi iscsi_target_mod sd_mod sg | xargs cp --parents -t "$tree"
+    target_core_pscsi iscsi_target_mod sd_mod sg loop | xargs cp --parents -t "$tree"
 cp /lib/modules/"$version"/modules.builtin* /lib/modules/"$version"/modules.order "$tree/lib/modules/$version/"
 depmod -b "$tree" "$version"
 

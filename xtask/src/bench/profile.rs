@@ -21,8 +21,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mut text = format!(
         "# Where the processor time goes\n\nOn {}: the machine and the disks of [vm.md](vm.md), sampled by `perf record -a -e cpu-clock` 499 \
          times a second on each processor while fio runs, which costs everybody something. Microseconds of the daemon's processor time for \
-         each command, by what it was doing in the kernel; medians of {} rounds of {} s. A hundredth of a second is 5 samples: what is below \
-         1 µs is noise.\n",
+         each command that the disk got (tcmu-runner's are of 64 KiB at most), by what it was doing in the kernel; medians of {} rounds of {} s. \
+         Where a processor of that machine waits for the emulator, as it does to read its clock, many samples become one: so the sums are below \
+         the scheduler's in vm.md. What is below 1 µs is noise.\n",
         machine(),
         options.rounds,
         options.seconds,
