@@ -139,7 +139,7 @@ complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand stats" -s h -l help -d '
 complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand top" -l interval -d 'Seconds between two looks' -r
 complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand top" -l once -d 'Show one interval and end; so it does where the output is no terminal'
 complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand top" -l json -d 'Print JSON, for programs'
-complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand top" -s h -l help -d 'Print help'
+complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand trace; and not __fish_seen_subcommand_from start stop print help" -l json -d 'Print JSON, for programs'
 complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand trace; and not __fish_seen_subcommand_from start stop print help" -s h -l help -d 'Print help'
 complete -c tcmuctl -n "__fish_tcmuctl_using_subcommand trace; and not __fish_seen_subcommand_from start stop print help" -f -a "start" -d 'Writes each command of a device to a file, until `stop` or the limit. Its commands take a little longer meanwhile'

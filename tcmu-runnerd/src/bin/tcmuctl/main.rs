@@ -92,6 +92,9 @@ enum Sub {
     /// What was done for each device and by each handler, and how long it took.
     Stats(statistics::Stats),
     /// What devices do now: rates, latencies, queues; the busiest first. Ctrl-C ends it.
+    ///
+    /// Keys, on a terminal: up and down (or k and j), home and end select a device, enter shows its latencies, s sorts by another column,
+    /// space pauses, + and - change the interval, escape or q goes back or ends it.
     Top(top::Top),
     /// Writes each command of a device to a file, and prints such files.
     #[command(subcommand)]
