@@ -31,7 +31,8 @@ impl Results {
 
     /// The metrics whose names begin so.
     pub fn metrics(&self, start: &str) -> Vec<String> {
-        let all: BTreeSet<_> = self.values.keys().map(|(_, _, metric)| metric).filter(|metric| metric.starts_with(start)).collect();
+        let all: BTreeSet<_> =
+            self.values.keys().map(|(_, _, metric)| metric).filter(|metric| metric.starts_with(start)).collect();
         all.into_iter().cloned().collect()
     }
 
