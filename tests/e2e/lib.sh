@@ -48,8 +48,8 @@ host_pid() { pgrep -f "handler-host $1 " | head -1; }
 
 # of_threads PID FILE: what /proc has under that name for each thread of the process. A thread may end while it is read, the process may not.
 of_threads() {
-    local task
-    for task in /proc/"$1"/task/*; do cat "$task/$2" 2>/dev/null || true; done
+    # shellcheck disable=SC2086
+    cat /proc/$1/task/*/$2 2>/dev/null || true
     [ -e /proc/"$1"/fd ] || fail "process $1 is gone"
 }
 

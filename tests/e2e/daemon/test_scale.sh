@@ -17,16 +17,24 @@ tasks() { # FILE of all threads of the daemon and its hosts
 # Nanoseconds on a processor, exact, where clock ticks count whoever they hit; and how often a thread was woken.
 busy() { tasks schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
 woken() { tasks status | awk '/^voluntary/ { sum += $2 } END { printf "%.0f", sum }'; }
-idle() { # MICROSECONDS WAKES in $IDLE seconds
-    local busy woken
-    sleep 3
-    busy=$(busy) woken=$(woken)
-    sleep $IDLE
-    echo $((($(busy) - busy) / 1000)) $(($(woken) - woken))
+# MICROSECONDS WAKES in $IDLE seconds: the least of three times, since on a slow machine hosts that stand by are still being started.
+idle() {
+    local busy woken spent wakes least=999999999 fewest=999999999
+    for _ in 1 2 3; do
+        sleep 3
+        busy=$(busy) woken=$(woken)
+        sleep $IDLE
+        spent=$((($(busy) - busy) / 1000)) wakes=$(($(woken) - woken))
+        [ $spent -ge $least ] || least=$spent
+        [ $wakes -ge $fewest ] || fewest=$wakes
+    done
+    echo $least $fewest
 }
 serving() { [ "$(tcmuctl devices --json | grep -c '"state": "serving"')" = $DEVICES ]; }
 
+start=$(ms)
 start_daemon
+empty=$(($(ms) - start))
 read -r none none_woken <<<"$(idle)"
 for n in $(seq $DEVICES); do
     start=$(ms)
@@ -44,7 +52,7 @@ wait_for 30 serving
 taken=$(($(ms) - start))
 echo "$DEVICES devices: the first ten added in $first ms each, the last ten in $last ms (medians); $threads threads, $kib KiB;" \
     "$spent us of processor time and $spent_woken wakes in $IDLE idle s, $none us and $none_woken without devices;" \
-    "after a restart ready in $ready ms, all served after $taken ms"
+    "after a restart ready in $ready ms, all served after $taken ms; without devices ready in $empty ms"
 [ $threads -lt 64 ] || fail "$threads threads"
 # 200 MiB with 2000 devices; a ring of which each page is touched has 1 MiB here.
 [ $kib -lt $((20480 + DEVICES * 90)) ] || fail "$kib KiB"
@@ -54,7 +62,8 @@ echo "$DEVICES devices: the first ten added in $first ms each, the last ten in $
 [ $spent -le $((2 * none + 20000 + IDLE * DEVICES * 20)) ] || fail "idle devices took $spent us, none took $none us"
 # A walk over all devices for each would show as a multiple.
 [ $last -le $((3 * first + 20)) ] || fail "adding became slower: $first ms, then $last ms"
-[ $taken -lt 10000 ] || fail "the devices were taken over after $taken ms"
+# What a start takes by itself is the machine's, and no part of this.
+[ $((taken - empty)) -lt 10000 ] || fail "the devices were taken over after $taken ms, where a start without any takes $empty ms"
 for n in $(seq $DEVICES); do remove_backstore 1 d$n; done
 stop_daemon
 no_complaints
