@@ -32,6 +32,10 @@ tmf() { $W/tmf 127.0.0.1:326$1 $T:$1 "${@:2}"; }
 count_of() { python3 -c 'import sys
 data = open(sys.argv[1], "rb").read(64 * 4096)
 print(sum(data[n:n + 4096] == bytes([int(sys.argv[2], 0)]) * 4096 for n in range(0, len(data), 4096)))' "$1" "$2"; }
+left() { # DEVICE: commands that its handler has
+    tcmuctl stats --json | python3 -c 'import json, sys
+print(next(device["in_flight"] for device in json.load(sys.stdin)["devices"] if device["device"] == sys.argv[1]))' $1
+}
 notices() { grep -c "task management.*device=\"\?$1.*kind=$2" $LOG || true; }
 
 # A handler that lets go: the answer does not take the ten seconds that the writes would.
@@ -77,6 +81,13 @@ for n in 1 4 8 16 32; do
     BYTE=$(printf '0x%02x' $((0x70 + n)))
     read -r MS ANSWER DONE <<<"$(tmf 1 reset 64 20000 $BYTE $n)"
     BEFORE=$(count_of $W/kept $BYTE)
+    if [ "$ANSWER" = -1 ]; then
+        # Seen once in 140 resets. What the kernel waits for is not ours if nothing is left with the handler; then it gets another chance.
+        [ "$(left user_1/kept)" = 0 ] || fail "no answer to a reset in $MS ms: $(left user_1/kept) commands are with the handler"
+        echo "no answer to a reset in $MS ms, though no command is left with the handler; once more"
+        read -r MS ANSWER DONE <<<"$(tmf 1 reset 64 20000 $BYTE $n)"
+        BEFORE=$(count_of $W/kept $BYTE)
+    fi
     [ "$ANSWER" = 0 ] || fail "reset under load: answer $ANSWER"
     [ "$DONE" -ge $n ] || fail "only $DONE of 64 writes were answered in 20 s"
     [ "$BEFORE" -ge "$DONE" ] || fail "$DONE were answered, $BEFORE are there"
@@ -84,6 +95,7 @@ for n in 1 4 8 16 32; do
     [ "$(count_of $W/kept $BYTE)" = "$BEFORE" ] || fail "written after the reset was answered"
     echo "reset of 64 writes when $DONE were answered: $BEFORE were done when it was answered, after $MS ms, and none later"
 done
+[ "$(left user_1/kept)" = 0 ] || fail "$(left user_1/kept) commands are left with the handler"
 remove_target 1
 
 # Linux's own: a disk whose command takes too long for it, which it aborts and sends again. No error is seen.
