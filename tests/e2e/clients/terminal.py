@@ -1,4 +1,4 @@
-"""A person at a terminal: `terminal.py COMMAND [TEXT KEYS]...` runs COMMAND on a terminal of 140 columns; when TEXT is seen, KEYS are pressed.
+"""A person at a terminal: `terminal.py COMMAND [TEXT KEYS]...` runs COMMAND on a terminal of 140 columns; when TEXT is seen, that is said and KEYS are pressed.
 Fails unless the command then ends with status 0 and leaves the terminal as it was."""
 import fcntl
 import os
@@ -38,6 +38,7 @@ while steps:
     while text not in seen[since:]:
         if not more():
             sys.exit(f"it ended before {text!r}: {seen!r}")
+    print(f"seen {steps[0]}", flush=True)
     since = len(seen)
     os.write(terminal, keys)
     steps = steps[2:]

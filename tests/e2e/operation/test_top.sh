@@ -12,14 +12,21 @@ top() { python3 clients/terminal.py "$@"; }
 # The busiest is the first, and the one whose details are shown.
 top "tcmuctl top --interval 0.3" "user_0/a" "\r" "OPERATION" " " "PAUSED" " s" "DEVICE" "q" || fail "keys"
 top "tcmuctl top --interval 0.3 user_0/b" "1 device," "\x03" || fail "control C"
-top "timeout --preserve-status 4 tcmuctl top" "user_0/b" "" || fail "a signal"
+shown() { grep "^seen user_0/" $W/shown; }
+top "tcmuctl top" "user_0/b" "" >$W/shown &
+TOP=$!
+wait_for 60 shown
+pkill -TERM -x tcmuctl
+wait $TOP || fail "a signal: $(cat $W/shown)"
 expect "there is no device user_9/none" tcmuctl top user_9/none
 kill $READER
 wait $READER 2>/dev/null || true
 
-top "tcmuctl top --interval 0.5" "user_0/a" "" "is not running" "q" &
+rm $W/shown
+# What the screen shows already is not written again.
+top "tcmuctl top --interval 0.5" "user_0/a" "" "running (systemctl" "q" >$W/shown &
 TOP=$!
-sleep 4
+wait_for 60 shown
 stop_daemon
 wait $TOP || fail "without a daemon"
 start_daemon

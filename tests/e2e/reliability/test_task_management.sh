@@ -126,6 +126,8 @@ disk() { ls -d /sys/class/iscsi_session/session*/device/target*/*:0/block/* 2>/d
 there() { [ -n "$(disk)" ]; }
 wait_for 20 there
 K=/dev/$(basename "$(disk)")
+# A reading ahead of udev, say, is not tried again by Linux when a reset ends it.
+unread ${K#/dev/}
 Q=$(loopback 2 user_2/quick)
 RESETS=$(($(notices user_1/kept 5) + $(notices user_2/quick 5)))
 load kept $K
