@@ -123,9 +123,13 @@ verify() {
         fail "fio: $(tail -5 /tmp/fio.out)"
 }
 
+# io_errors: those lines of the kernel's log, and whether there are any. Reading ahead (REQ_RAHEAD, 0x80000 in the flags) is not among them: Linux
+# gives it up with the first abort or reset, nobody is told, and udev does it when it likes.
+io_errors() { grep "I/O error" | grep -vE "\(READ\) flags 0x8[0-9a-f]{4} "; }
+
 # Before a disk is taken away: what udev reads of it afterwards fails, and should.
 no_io_errors() {
-    ! dmesg | grep -E "I/O error" || fail "the kernel saw I/O errors"
+    ! dmesg | io_errors || fail "the kernel saw I/O errors"
 }
 
 # At the end.
