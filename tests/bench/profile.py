@@ -3,6 +3,8 @@
 Prints one JSON object a line, as guest.py does.
 
 profile.py ROUNDS SECONDS [--targets A;B] [--cases A;B]   in the guest, as root, with tcmu-runnerd, `bare` and perf on PATH
+
+With PROFILE_LEAVES=1 in the environment also the functions that take most.
 """
 import collections, json, os, re, shlex, signal, subprocess, sys, time
 
