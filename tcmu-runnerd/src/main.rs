@@ -66,6 +66,9 @@ enum Sub {
         /// Microseconds.
         #[arg(long)]
         poll: u64,
+        /// Microseconds.
+        #[arg(long)]
+        gather: u64,
         #[arg(long)]
         device: Option<String>,
         #[arg(long)]
@@ -107,6 +110,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         workers,
         io_engine,
         poll,
+        gather,
         device,
         user,
         unconfined,
@@ -121,6 +125,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             workers: *workers,
             io_engine: *io_engine,
             poll: Duration::from_micros(*poll),
+            gather: Duration::from_micros(*gather),
             device: device.as_deref(),
             user: user.as_deref(),
             confined: !unconfined,

@@ -12,7 +12,8 @@
 //! | `reactor` | a thread that serves many devices |
 //! | `wait` | where such a thread sleeps |
 //! | `uring` | I/O by io_uring |
-//! | `polling` | looking at the rings for a while before that |
+//! | `pacing` | looking at the rings for a while before that, or letting them fill after it |
+//! | `trial` | which of these pays |
 //! | `waker` | completions from other threads |
 //! | `stack`, `signal`, `sync` | what that is made of: every interleaving of these is tried by `tests/loom` |
 //! | `pool` | threads for what blocks |
@@ -30,8 +31,8 @@ mod device;
 mod io;
 mod lost;
 mod observe;
+mod pacing;
 mod peer;
-mod polling;
 mod pool;
 mod reactor;
 mod signal;
@@ -39,6 +40,7 @@ mod slot;
 mod solo;
 mod stack;
 mod sync;
+mod trial;
 mod uring;
 mod wait;
 mod waker;
@@ -89,11 +91,19 @@ pub struct ServerOptions {
     pub engine: IoEngine,
     /// The longest time that a reactor looks at its busy rings before it sleeps. Zero: it sleeps at once.
     pub poll: Duration,
+    /// The longest time that a reactor which was woken lets more commands come before it takes them. Zero: it takes them at once.
+    pub gather: Duration,
 }
 
 impl Default for ServerOptions {
     fn default() -> ServerOptions {
-        ServerOptions { reactors: 0, workers: 0, engine: IoEngine::Auto, poll: Duration::from_micros(250) }
+        ServerOptions {
+            reactors: 0,
+            workers: 0,
+            engine: IoEngine::Auto,
+            poll: Duration::from_micros(250),
+            gather: Duration::from_micros(1000),
+        }
     }
 }
 
@@ -123,8 +133,7 @@ impl Server {
         let reactors = if options.reactors == 0 { cores.min(4) } else { options.reactors };
         let workers = if options.workers == 0 { (4 * cores).min(32) } else { options.workers };
         let pool = Pool::start(workers)?;
-        let reactors =
-            (0..reactors).map(|number| Reactor::start(number, options.engine, options.poll)).collect::<Result<_, _>>()?;
+        let reactors = (0..reactors).map(|number| Reactor::start(number, options)).collect::<Result<_, _>>()?;
         Ok(Server(Arc::new(Threads { reactors, pool, neighbours: Arc::default() })))
     }
 

@@ -9,15 +9,15 @@ use std::{
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use super::{
+    ServerOptions,
     device::{DeviceServer, ServeError, Turn},
+    pacing::Pacing,
     peer::Piece,
-    polling::Polling,
     uring::{Done, Queued},
-    wait::{IoEngine, Waiter},
+    wait::Waiter,
     waker::Waker,
 };
 
@@ -57,7 +57,7 @@ const WAKER: u64 = 0;
 
 impl Reactor {
     /// Starts the thread.
-    pub(super) fn start(number: usize, engine: IoEngine, poll: Duration) -> io::Result<Arc<Reactor>> {
+    pub(super) fn start(number: usize, options: ServerOptions) -> io::Result<Arc<Reactor>> {
         let reactor = Arc::new(Reactor {
             waker: Arc::new(Waker::new()?),
             messages: Mutex::default(),
@@ -67,7 +67,7 @@ impl Reactor {
         });
         let (started, outcome) = mpsc::channel();
         let serving = reactor.clone();
-        let run = move || match Serving::new(serving, engine, poll) {
+        let run = move || match Serving::new(serving, &options) {
             Ok(serving) => {
                 let _ = started.send(Ok(()));
                 serving.run();
@@ -125,14 +125,16 @@ struct Held {
 struct Serving {
     reactor: Arc<Reactor>,
     waiter: Waiter,
-    polling: Polling,
+    pacing: Pacing,
     devices: HashMap<usize, Served>,
     /// Devices whose last turn left entries behind.
     more: Vec<usize>,
     /// Devices that had something to do since the thread slept last: their rings are looked at before it sleeps again.
     busy: Vec<usize>,
-    /// Commands taken in this round.
+    /// Commands taken in this round; the device that had the last ones, and whether another one had some in this round.
     taken: u32,
+    taker: usize,
+    others: bool,
 }
 
 /// Turns in a row that polling may give to busy devices before the others are asked.
@@ -142,17 +144,19 @@ const ROUNDS: u32 = 16;
 const MOST_BUSY: usize = 16;
 
 impl Serving {
-    fn new(reactor: Arc<Reactor>, engine: IoEngine, poll: Duration) -> io::Result<Serving> {
-        let mut waiter = Waiter::new(engine)?;
+    fn new(reactor: Arc<Reactor>, options: &ServerOptions) -> io::Result<Serving> {
+        let mut waiter = Waiter::new(options.engine)?;
         waiter.add(reactor.waker.as_fd(), WAKER)?;
         Ok(Serving {
             reactor,
             waiter,
-            polling: Polling::new(poll),
+            pacing: Pacing::new(options.poll, options.gather),
             devices: HashMap::new(),
             more: Vec::new(),
             busy: Vec::with_capacity(MOST_BUSY),
             taken: 0,
+            taker: 0,
+            others: false,
         })
     }
 
@@ -160,7 +164,7 @@ impl Serving {
         let (mut ready, mut rounds) = (Vec::with_capacity(256), 0);
         loop {
             rounds = u32::wrapping_add(rounds, 1);
-            self.polling.did(std::mem::take(&mut self.taken));
+            self.pacing.did(std::mem::take(&mut self.taken), std::mem::take(&mut self.others));
             let idle = self.more.is_empty();
             let found = idle && !self.waiter.has_io() && rounds % ROUNDS != 0 && self.look();
             if !found && let Err(error) = self.wait(idle, &mut ready) {
@@ -202,7 +206,7 @@ impl Serving {
     /// Looks at the busy rings for a while; whether there is something to do.
     fn look(&mut self) -> bool {
         self.busy.retain(|key| self.devices.contains_key(key));
-        let Serving { polling, devices, busy, reactor, .. } = self;
+        let Serving { pacing, devices, busy, reactor, .. } = self;
         if busy.is_empty() {
             return false;
         }
@@ -210,7 +214,7 @@ impl Serving {
         for (server, key) in servers.iter_mut().zip(busy.iter()) {
             *server = devices.get(key).map(|served| &*served.server);
         }
-        polling.look(|| reactor.waker.has_news() || servers.iter().map_while(|server| *server).any(DeviceServer::has_entries))
+        pacing.look(|| reactor.waker.has_news() || servers.iter().map_while(|server| *server).any(DeviceServer::has_entries))
     }
 
     /// Sleeps, if `idle`, until there is something to do.
@@ -221,6 +225,9 @@ impl Serving {
         }
         let outcome = self.waiter.wait(sleeps, ready);
         self.reactor.waker.is_awake();
+        if sleeps && !ready.is_empty() && !ready.contains(&WAKER) && !self.waiter.has_io() {
+            self.pacing.gather();
+        }
         outcome
     }
 
@@ -262,7 +269,12 @@ impl Serving {
         let Some(served) = self.devices.get_mut(&key) else { return };
         if !served.failed || served.stop.is_some() {
             let outcome = turn(&mut served.server);
-            self.taken += served.server.take_taken();
+            let taken = served.server.take_taken();
+            if taken > 0 {
+                self.taken += taken;
+                self.others |= self.taker != key;
+                self.taker = key;
+            }
             match outcome {
                 Ok(Turn::More) => self.more.push(key),
                 Ok(Turn::Idle) => {}

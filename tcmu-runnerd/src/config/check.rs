@@ -29,7 +29,8 @@ impl Config {
             within(&[], key, value, 1, 3600)?;
         }
         within(&[], "netlink_buffer_kib", self.netlink_buffer_kib as u64, 4, 65_536)?;
-        threads(&[], Some(self.reactors), Some(self.workers), Some(&self.io_engine), Some(self.poll_microseconds))?;
+        threads(&[], Some(self.reactors), Some(self.workers), Some(&self.io_engine))?;
+        waits(&[], Some(self.poll_microseconds), Some(self.gather_microseconds))?;
         policy(&[], Some(self.give_up_seconds), Some(self.hang_seconds))?;
         if let Err(problem) = crate::metrics::Endpoint::parse(&self.metrics) {
             return wrong(&["metrics"], format!("metrics = {:?}: {problem}", self.metrics));
@@ -45,7 +46,8 @@ impl Config {
                 let path = [&at[..], &["user"]].concat();
                 return wrong(&path, format!("handler.{name}: user = {user:?}: there is no such user on this machine"));
             }
-            threads(&at, section.reactors, section.workers, section.io_engine.as_deref(), section.poll_microseconds)?;
+            threads(&at, section.reactors, section.workers, section.io_engine.as_deref())?;
+            waits(&at, section.poll_microseconds, section.gather_microseconds)?;
             policy(&at, section.give_up_seconds, section.hang_seconds)?;
         }
         for (name, change) in &self.device {
@@ -71,20 +73,19 @@ fn within(at: &[&str], key: &str, value: u64, least: u64, most: u64) -> Result<(
     wrong(&[at, &[key]].concat(), format!("{key} = {value}: {least} to {most} is needed"))
 }
 
-fn threads(
-    at: &[&str],
-    reactors: Option<usize>,
-    workers: Option<usize>,
-    io_engine: Option<&str>,
-    poll: Option<u64>,
-) -> Result<(), Mistake> {
+fn threads(at: &[&str], reactors: Option<usize>, workers: Option<usize>, io_engine: Option<&str>) -> Result<(), Mistake> {
     for (key, value) in [("reactors", reactors), ("workers", workers)] {
         within(at, key, value.unwrap_or(0) as u64, 0, 1024)?;
     }
     if let Some(Err(problem)) = io_engine.map(str::parse::<tcmu::server::IoEngine>) {
         return wrong(&[at, &["io_engine"]].concat(), format!("io_engine = {problem}"));
     }
-    within(at, "poll_microseconds", poll.unwrap_or(0), 0, 1000)
+    Ok(())
+}
+
+fn waits(at: &[&str], poll: Option<u64>, gather: Option<u64>) -> Result<(), Mistake> {
+    within(at, "poll_microseconds", poll.unwrap_or(0), 0, 1000)?;
+    within(at, "gather_microseconds", gather.unwrap_or(0), 0, 1000)
 }
 
 fn policy(at: &[&str], give_up: Option<u64>, hang: Option<u64>) -> Result<(), Mistake> {

@@ -18,6 +18,7 @@ pub struct HandlerSection {
     pub workers: Option<usize>,
     pub io_engine: Option<String>,
     pub poll_microseconds: Option<u64>,
+    pub gather_microseconds: Option<u64>,
     pub give_up_seconds: Option<u64>,
     pub hang_seconds: Option<u64>,
     pub hang_action: Option<HangAction>,
@@ -45,6 +46,8 @@ pub struct HandlerSettings {
     pub io_engine: String,
     /// The longest time that a thread looks at its busy rings before it sleeps.
     pub poll_microseconds: u64,
+    /// The longest time that it lets more commands come before it takes them.
+    pub gather_microseconds: u64,
 }
 
 impl HandlerSection {
@@ -69,6 +72,7 @@ impl Config {
             workers: section.workers.unwrap_or(self.workers),
             io_engine: section.io_engine.unwrap_or_else(|| self.io_engine.clone()),
             poll_microseconds: section.poll_microseconds.unwrap_or(self.poll_microseconds),
+            gather_microseconds: section.gather_microseconds.unwrap_or(self.gather_microseconds),
         }
     }
 }

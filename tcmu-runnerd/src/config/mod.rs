@@ -37,6 +37,8 @@ pub struct Config {
     pub io_engine: String,
     /// The longest time that a reactor looks at its busy rings before it sleeps; 0: it sleeps at once.
     pub poll_microseconds: u64,
+    /// The longest time that a reactor which was woken lets more commands come before it takes them; 0: it takes them at once.
+    pub gather_microseconds: u64,
     /// Whether a second process is kept ready for each handler that serves devices.
     pub standby: bool,
     /// Whether the memory of the daemon and its handlers' processes is kept from being swapped out.
@@ -77,6 +79,7 @@ impl Default for Config {
             workers: 0,
             io_engine: "auto".into(),
             poll_microseconds: 250,
+            gather_microseconds: 1000,
             standby: true,
             lock_memory: true,
             give_up_seconds: 0,

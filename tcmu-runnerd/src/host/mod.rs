@@ -62,6 +62,8 @@ pub struct HostOptions<'a> {
     pub io_engine: IoEngine,
     /// The longest poll.
     pub poll: Duration,
+    /// The longest nap for more commands to come.
+    pub gather: Duration,
     /// The only device that it is for.
     pub device: Option<&'a str>,
     /// Whom it runs as, if not as who started it.
@@ -139,6 +141,7 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
         workers: options.workers,
         engine: options.io_engine,
         poll: options.poll,
+        gather: options.gather,
     })?;
     let facts = HostFacts {
         handler: handler_facts(&plugin, io_flusher),

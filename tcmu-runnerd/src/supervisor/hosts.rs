@@ -266,7 +266,8 @@ impl Host {
             .args(["--reactors", &settings.reactors.to_string()])
             .args(["--workers", &settings.workers.to_string()])
             .args(["--io-engine", &settings.io_engine])
-            .args(["--poll", &settings.poll_microseconds.to_string()]);
+            .args(["--poll", &settings.poll_microseconds.to_string()])
+            .args(["--gather", &settings.gather_microseconds.to_string()]);
         if let Some(device) = &self.device {
             command.args(["--device", &device.to_string()]);
         }

@@ -1,0 +1,264 @@
+//! When a reactor takes commands: looking at the rings for a while before it sleeps, or letting them fill after it was woken.
+//!
+//! To sleep and be woken costs a few system calls and a switch of threads, often more than a command does. Where commands come one by one,
+//! a reactor may look at its busy rings a little longer before it sleeps. Where many are under way, the first of them wakes it, and all
+//! that follow find it at work, so that it does one or two at a time and the processor goes from one to the other: it may nap first, and
+//! take them together, which is what network cards do with interrupts. Whether either pays depends on the machine, on who else wants its
+//! processors and on what initiators do, which nobody knows beforehand: so it is tried (`trial`). A reactor without work does neither, and
+//! none polls or naps longer than it is allowed to.
+//!
+//! Time is counted in looks while polling: reading the clock costs more than a look, and on some machines a system call. How long a look
+//! takes is measured now and then.
+use std::{num::NonZeroU64, time::Duration};
+
+use rustix::thread::set_current_timer_slack;
+
+use super::trial::{Trial, Way, processor_time};
+
+/// Polls between two measurements of how long a look takes, which costs two system calls; and in a trial.
+const MEASURE_EVERY: u32 = 64;
+const MEASURE_IN_TRIAL: u32 = 8;
+/// Looks that may be made before how long they take is known.
+const UNKNOWN: u32 = 2048;
+/// The shortest poll, in looks.
+const LEAST: u32 = 64;
+/// More looks than anybody makes in a poll.
+const MOST_LOOKS: u32 = 1 << 20;
+/// So many measured looks are remembered, or a little more.
+const REMEMBERED: u32 = 256 * LEAST;
+/// A glance: shorter than it takes to sleep and be woken.
+const GLANCE: Duration = Duration::from_micros(20);
+
+/// When to poll or nap, and for how long.
+#[derive(Debug)]
+pub(super) struct Pacing {
+    /// The longest poll; zero: none.
+    most: Duration,
+    /// The longest nap; zero: none.
+    nap: Duration,
+    /// The same in looks.
+    most_looks: u32,
+    /// Looks that were measured of late, and how long they took together.
+    measured: (u32, Duration),
+    /// Average looks until something came, times 16.
+    gap: u32,
+    polls: u32,
+    trial: Trial,
+}
+
+impl Pacing {
+    /// Polls and naps for at most so long. To be called on the thread that will do so.
+    pub(super) fn new(most: Duration, nap: Duration) -> Pacing {
+        if !nap.is_zero()
+            && let Err(error) = set_current_timer_slack(NonZeroU64::new(1))
+        {
+            // Naps are then some 50 us longer, and pay less often.
+            tracing::debug!(%error, "the timer slack cannot be set");
+        }
+        let trial = Trial::new(!most.is_zero(), !nap.is_zero());
+        Pacing { most, nap, most_looks: UNKNOWN, measured: (0, Duration::ZERO), gap: 0, polls: 0, trial }
+    }
+
+    /// There is nothing to do. Looks for something until it is there (`true`), or it is time to sleep.
+    pub(super) fn look(&mut self, mut something: impl FnMut() -> bool) -> bool {
+        if self.most.is_zero() {
+            return false;
+        }
+        let most_looks = match self.trial.way() {
+            Way::Sleep | Way::Gather => return false,
+            Way::Glance => self.looks_of(GLANCE),
+            Way::Poll => self.most_looks,
+        };
+        // Twice the average gap finds nearly all; in a trial the gap is not known yet.
+        let settled = self.trial.is_settled();
+        let window = if settled { (self.gap / 8).clamp(LEAST.min(most_looks), most_looks) } else { most_looks };
+        self.polls = self.polls.wrapping_add(1);
+        let every = if settled { MEASURE_EVERY } else { MEASURE_IN_TRIAL };
+        let measured = self.polls.is_multiple_of(every).then(processor_time);
+        let mut looks = 0;
+        let mut found = false;
+        while looks < window && !found {
+            found = something();
+            looks += 1;
+            std::hint::spin_loop();
+        }
+        if let Some(start) = measured {
+            self.measure(processor_time().saturating_sub(start), looks);
+        }
+        self.gap = match found {
+            true if self.gap == 0 => 16 * looks,
+            true => self.gap - self.gap / 16 + looks,
+            // It may have come a little later.
+            false => (self.gap + self.gap / 8 + LEAST).min(8 * self.most_looks),
+        };
+        found
+    }
+
+    /// It was woken by rings, and by nothing else: naps while more comes, if that pays.
+    pub(super) fn gather(&self) {
+        if self.trial.way() != Way::Gather {
+            return;
+        }
+        std::thread::sleep(self.trial.nap().min(self.nap));
+    }
+
+    /// A round took so many commands; `others`: of another device than the ones before.
+    #[inline]
+    pub(super) fn did(&mut self, commands: u32, others: bool) {
+        self.trial.did(commands, others);
+    }
+
+    /// As many looks as fit into that time, but no more than are allowed.
+    fn looks_of(&self, time: Duration) -> u32 {
+        let looks = u128::from(self.most_looks) * time.min(self.most).as_nanos() / self.most.as_nanos().max(1);
+        u32::try_from(looks).unwrap_or(self.most_looks).max(1)
+    }
+
+    /// Learns how long looks take. One measurement says little: the clock may have stood still meanwhile, or jumped.
+    fn measure(&mut self, took: Duration, looks: u32) {
+        self.measured = (self.measured.0 + looks, self.measured.1 + took);
+        let (looks, took) = self.measured;
+        if looks < 8 * LEAST {
+            return;
+        }
+        let possible = self.most.as_nanos() * u128::from(looks) / took.as_nanos().max(1);
+        self.most_looks = u32::try_from(possible).unwrap_or(u32::MAX).clamp(1, MOST_LOOKS);
+        if looks >= REMEMBERED {
+            self.measured = (looks / 2, took / 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: Duration = Duration::from_millis(1);
+
+    /// Polls for at most so long, and never naps.
+    fn polling(most: Duration) -> Pacing {
+        Pacing::new(most, Duration::ZERO)
+    }
+
+    /// In a trial, when it is the turn of this way.
+    fn trying(most: Duration, way: Way) -> Pacing {
+        let mut pacing = polling(most);
+        pacing.trial.tries(way);
+        pacing
+    }
+
+    /// As after a trial that polling won.
+    fn settled(mut pacing: Pacing) -> Pacing {
+        pacing.trial.found(Way::Poll);
+        pacing
+    }
+
+    /// Looks until a poll in which nothing comes is over.
+    fn looks_in_vain(pacing: &mut Pacing) -> u32 {
+        let mut looks = 0;
+        assert!(!pacing.look(|| {
+            looks += 1;
+            false
+        }));
+        looks
+    }
+
+    #[test]
+    fn a_trial_polls_every_time_and_whole() {
+        let mut pacing = trying(MOST, Way::Poll);
+        assert!((0..1000).all(|_| looks_in_vain(&mut pacing) >= LEAST), "{pacing:?}");
+    }
+
+    #[test]
+    fn a_glance_is_much_shorter_than_a_poll() {
+        let mut pacing = trying(MOST, Way::Glance);
+        let glance = pacing.looks_of(GLANCE);
+        assert_eq!(glance, pacing.most_looks / 50);
+        assert_eq!(looks_in_vain(&mut pacing), glance);
+        let short = polling(Duration::from_micros(5));
+        assert_eq!(short.looks_of(GLANCE), short.most_looks, "no longer than a poll may be");
+    }
+
+    #[test]
+    fn without_many_commands_nobody_polls() {
+        let mut pacing = polling(MOST);
+        for _ in 0..10_000 {
+            pacing.did(1, false);
+            pacing.trial.grow_older(Duration::from_millis(50));
+            assert_eq!(looks_in_vain(&mut pacing), 0, "{pacing:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_is_found() {
+        let (mut pacing, mut looks) = (settled(polling(MOST)), 0);
+        for _ in 0..1000 {
+            looks = 0;
+            assert!(pacing.look(|| {
+                looks += 1;
+                looks == 20
+            }));
+        }
+        assert_eq!(looks, 20);
+    }
+
+    #[test]
+    fn a_nap_is_as_long_as_a_few_commands_take_and_no_longer_than_it_may_be() {
+        // Microseconds. One that slept for two commands in spite of its limit would take 20 s.
+        for (each, most, nap) in [(1000, 10_000, 2000), (10_000_000, 2000, 2000)] {
+            let mut pacing = Pacing::new(MOST, Duration::from_micros(most));
+            pacing.trial.finds(Way::Gather, Duration::from_micros(each));
+            let start = std::time::Instant::now();
+            pacing.gather();
+            let took = start.elapsed();
+            assert!((Duration::from_micros(nap)..Duration::from_secs(10)).contains(&took), "{took:?} for {nap}");
+        }
+    }
+
+    #[test]
+    fn off_is_off() {
+        assert!(!settled(polling(Duration::ZERO)).look(|| -> bool { panic!("it looked") }));
+    }
+
+    #[test]
+    fn the_window_follows_the_gap() {
+        let mut pacing = settled(polling(Duration::from_secs(1)));
+        for _ in 0..1000 {
+            let mut looks = 0;
+            pacing.look(|| {
+                looks += 1;
+                looks == 100
+            });
+        }
+        let window = looks_in_vain(&mut pacing);
+        assert!((150..=250).contains(&window), "{window}");
+        // What comes later than that is waited for longer, up to the limit.
+        for _ in 0..200 {
+            looks_in_vain(&mut pacing);
+        }
+        assert_eq!(looks_in_vain(&mut pacing), pacing.most_looks);
+    }
+
+    #[test]
+    fn looks_are_counted_by_what_many_of_them_took() {
+        let mut pacing = polling(MOST);
+        // A clock that stands still, and then jumps: half a microsecond for each look.
+        for n in 0..1000 {
+            pacing.measure(if n % 10 == 0 { Duration::from_micros(320) } else { Duration::ZERO }, 64);
+        }
+        assert!((1800..2300).contains(&pacing.most_looks), "{pacing:?}");
+    }
+
+    #[test]
+    fn a_poll_is_no_longer_than_it_may_be() {
+        let mut pacing = trying(Duration::from_micros(50), Way::Poll);
+        // Looks are measured in a trial.
+        for _ in 0..200 {
+            looks_in_vain(&mut pacing);
+        }
+        let start = processor_time();
+        looks_in_vain(&mut pacing);
+        // Generous, but far from what as many looks as are made unmeasured by mistake would take.
+        assert!(processor_time() - start < Duration::from_millis(5), "{pacing:?}");
+    }
+}

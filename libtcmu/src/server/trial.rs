@@ -1,0 +1,471 @@
+//! Which way of waiting gets more commands done: each is tried for a moment, again and again.
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Rounds between two looks at the clock.
+const CLOCK_EVERY: u32 = 16;
+/// How long one way is tried, with how many commands at least; a period that is much longer saw a pause, and says nothing. What is done
+/// before it, right after a change, is not counted: that is still the way before.
+const PERIOD: Duration = Duration::from_millis(40);
+const CHANGING: Duration = Duration::from_millis(15);
+const COMMANDS: u32 = 64;
+const PAUSE: Duration = Duration::from_millis(400);
+/// Rounds of a trial, in which each way has its turn.
+const ROUNDS: u32 = 3;
+/// Periods until the next trial: more each time that it finds the same, and so many times as many where all its rounds did.
+const SETTLED: u32 = 20;
+const MOST_SETTLED: u32 = 960;
+const UNANIMOUS: u32 = 3;
+/// A glance has to get so much more done, in percent.
+const GLANCE_GAIN: u64 = 3;
+/// And naps so much more than what keeps nobody waiting, polling so much more than what takes no processor; afterwards at least so much, or
+/// the trial was wrong.
+const GATHER: Gain = Gain { wins: 10, keeps: 4 };
+const POLL: Gain = Gain { wins: 25, keeps: 12 };
+/// Who works for more than so much of its time, in percent, does not poll.
+const BUSY: u128 = 45;
+/// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them.
+const DEEP: u32 = 8;
+const GATHERED: u32 = 4;
+/// A way that gets less than so much of what the best one does, in percent, is left out of so many trials.
+const HOPELESS: u64 = 75;
+const LEFT_OUT: u32 = 6;
+/// A rate that is so many times as high or as low as it was after the trial, in percent: something else is going on, which calls for a new
+/// trial. Single periods differ as much by chance, so it is the average of about so many that counts.
+const CHANGED: u64 = 160;
+const AVERAGED: u64 = 8;
+
+/// What to do when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Sleep at once.
+    Sleep,
+    /// Look for a moment.
+    Glance,
+    /// Sleep at once, and nap after being woken.
+    Gather,
+    /// Look as long as it is allowed.
+    Poll,
+}
+
+const WAYS: [Way; 4] = [Way::Sleep, Way::Glance, Way::Gather, Way::Poll];
+
+/// What a way that has a price has to bring, in percent.
+struct Gain {
+    wins: u64,
+    keeps: u64,
+}
+
+/// Which of the ways gets more commands done.
+#[derive(Debug)]
+pub(super) struct Trial {
+    /// Those that may be tried.
+    may: [bool; 4],
+    /// Commands come often enough for a trial. Where they don't, nobody polls.
+    dense: bool,
+    /// Rounds of this trial that are over, and the way whose turn it is.
+    round: u32,
+    turn: Way,
+    /// Its period has begun.
+    begun: bool,
+    /// Periods since the last trial ended, and until the next one.
+    since: u32,
+    settled: u32,
+    /// Nanoseconds and commands of the periods of the trials, for each way; those of earlier trials count half as much each time.
+    sums: [(u64, u64); 4],
+    /// Commands a second in the last period of each way, and in how many rounds of this trial it was better than all that cost less.
+    last: [u64; 4],
+    won: [u32; 4],
+    /// Trials that each way is left out of.
+    left_out: [u32; 4],
+    /// It works for much of its time.
+    busy: bool,
+    /// The most commands that were taken at once since the trial began.
+    deep: u32,
+    /// Several devices had commands in this period, or the one before: a nap for one would keep the others waiting.
+    shared: (bool, bool),
+    /// The time on the wall for each command in the last period.
+    each: Duration,
+    /// What the last trial found, and what it found best of what costs nothing, with its commands a second.
+    best: Way,
+    cheap: (Way, u64),
+    /// What won a trial got less done afterwards.
+    broken: bool,
+    /// Commands a second after it, and on average of late.
+    rate: u64,
+    average: u64,
+    /// When the period began, and this thread's processor time then.
+    start: Option<(Instant, Duration)>,
+    commands: u32,
+    rounds: u32,
+}
+
+impl Trial {
+    /// Of sleeping, and of looking and napping where that may be done.
+    pub(super) fn new(looks: bool, naps: bool) -> Trial {
+        Trial::of([true, looks, naps, looks])
+    }
+
+    fn of(may: [bool; 4]) -> Trial {
+        Trial {
+            may,
+            dense: false,
+            round: 0,
+            turn: Way::Sleep,
+            begun: false,
+            since: 0,
+            settled: SETTLED,
+            sums: [(0, 0); 4],
+            last: [0; 4],
+            won: [0; 4],
+            left_out: [0; 4],
+            busy: false,
+            deep: 0,
+            shared: (false, false),
+            each: Duration::ZERO,
+            best: Way::Sleep,
+            cheap: (Way::Sleep, 0),
+            broken: false,
+            rate: 0,
+            average: 0,
+            start: None,
+            commands: 0,
+            rounds: 0,
+        }
+    }
+
+    /// What to do now.
+    pub(super) fn way(&self) -> Way {
+        let way = match () {
+            () if !self.dense => Way::Sleep,
+            () if self.is_settled() => self.best,
+            () => self.turn,
+        };
+        if way == Way::Gather && self.is_shared() { self.cheap.0 } else { way }
+    }
+
+    /// A trial is over, and the next one has not begun.
+    pub(super) fn is_settled(&self) -> bool {
+        self.round == ROUNDS
+    }
+
+    /// How long a nap should be: as long as a part of the commands under way takes, at the rate of the moment.
+    pub(super) fn nap(&self) -> Duration {
+        self.each * self.deep / GATHERED
+    }
+
+    fn is_shared(&self) -> bool {
+        self.shared.0 || self.shared.1
+    }
+
+    /// A round took so many commands; `others`: of another device than the ones before.
+    #[inline]
+    pub(super) fn did(&mut self, commands: u32, others: bool) {
+        self.commands = self.commands.saturating_add(commands);
+        self.deep = self.deep.max(commands);
+        self.shared.0 |= others;
+        self.rounds += 1;
+        if self.rounds >= CLOCK_EVERY && self.may != [true, false, false, false] {
+            self.rounds = 0;
+            self.look_at_the_clock();
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        let Some((start, worked)) = self.start else {
+            (self.start, self.commands) = (Some((now, processor_time())), 0);
+            return;
+        };
+        let took = now - start;
+        if took > PAUSE {
+            *self = Trial { start: Some((now, processor_time())), ..Trial::of(self.may) };
+        } else if self.dense && !self.is_settled() && !self.begun {
+            if took >= CHANGING {
+                (self.begun, self.start, self.commands) = (true, Some((now, processor_time())), 0);
+            }
+        } else if took >= PERIOD && self.commands >= COMMANDS {
+            let work = processor_time();
+            self.each = took / self.commands;
+            if self.dense {
+                self.ended(took, work.saturating_sub(worked), self.commands);
+            }
+            self.shared = (false, self.shared.0);
+            (self.dense, self.start, self.commands) = (true, Some((now, work)), 0);
+        }
+    }
+
+    /// A period ended, which took and worked so long.
+    fn ended(&mut self, took: Duration, worked: Duration, commands: u32) {
+        let time = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let now = rate((time, commands.into()));
+        if self.is_settled() {
+            self.after(now);
+            return;
+        }
+        let way = self.turn as usize;
+        self.sums[way] = (self.sums[way].0 + time, self.sums[way].1 + u64::from(commands));
+        self.last[way] = now;
+        if self.turn == Way::Sleep {
+            self.busy = worked.as_nanos() * 100 > took.as_nanos() * BUSY;
+        }
+        self.begun = false;
+        let next = WAYS[way + 1..].iter().copied().find(|way| self.is_worth_trying(*way));
+        self.turn = next.unwrap_or(Way::Sleep);
+        if next.is_none() {
+            for way in 1..WAYS.len() {
+                self.won[way] += u32::from(self.last[..way].iter().all(|cheaper| self.last[way] > *cheaper));
+            }
+            self.last = [0; 4];
+            self.round += 1;
+            if self.is_settled() {
+                self.judge();
+            }
+        }
+    }
+
+    fn is_worth_trying(&self, way: Way) -> bool {
+        let likely = match way {
+            Way::Sleep | Way::Glance => true,
+            Way::Gather => self.deep >= DEEP && !self.is_shared(),
+            Way::Poll => !self.busy,
+        };
+        likely && self.may[way as usize] && self.left_out[way as usize] == 0
+    }
+
+    /// The trial is over: what it found.
+    fn judge(&mut self) {
+        let rates @ [sleep, glance, gather, poll] = self.sums.map(rate);
+        let before = self.best;
+        let gains = glance * 100 >= sleep * (100 + GLANCE_GAIN);
+        self.cheap = if gains { (Way::Glance, glance) } else { (Way::Sleep, sleep) };
+        let mut best = self.cheap;
+        // What has a price must not win by chance: in most rounds, not only in one by much.
+        for (way, rate, gain) in [(Way::Gather, gather, GATHER), (Way::Poll, poll, POLL)] {
+            if rate * 100 >= best.1 * (100 + gain.wins) && self.won[way as usize] > ROUNDS / 2 {
+                best = (way, rate);
+            }
+        }
+        self.best = best.0;
+        for (left_out, rate) in self.left_out.iter_mut().zip(rates).skip(1) {
+            let hopeless = *left_out == 0 && rate > 0 && rate * 100 < best.1 * HOPELESS;
+            *left_out = if hopeless { LEFT_OUT } else { left_out.saturating_sub(1) };
+        }
+        tracing::debug!(sleep, glance, gather, poll, busy = self.busy, deep = self.deep, best = ?self.best, "commands a second, by how a reactor waits");
+        let price = |way| if matches!(way, Way::Gather | Way::Poll) { Some(way) } else { None };
+        let same = price(before) == price(self.best);
+        self.settled = if same || self.broken { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
+        if price(self.best).is_some() && self.won[self.best as usize] == ROUNDS {
+            self.settled = self.settled.max(UNANIMOUS * SETTLED);
+        }
+        self.since = 0;
+    }
+
+    /// A period after the trial ended, in which so many commands were done in a second.
+    fn after(&mut self, now: u64) {
+        let since = u64::from(self.since);
+        self.average = (self.average * since.min(AVERAGED - 1) + now) / (since + 1).min(AVERAGED);
+        self.since += 1;
+        if since < AVERAGED {
+            self.rate = self.average;
+        }
+        let keeps = match self.best {
+            Way::Sleep | Way::Glance => 0,
+            Way::Gather => 100 + GATHER.keeps,
+            Way::Poll => 100 + POLL.keeps,
+        };
+        if since == 2 * AVERAGED && self.average * 100 < self.cheap.1 * keeps {
+            // Nor by what a trial does to the load.
+            (self.best, self.broken) = (self.cheap.0, true);
+        }
+        let changed = self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
+        if changed {
+            (self.settled, self.sums, self.left_out, self.broken) = (SETTLED, [(0, 0); 4], [0; 4], false);
+        }
+        if changed || self.since > self.settled {
+            self.sums = self.sums.map(|(time, commands)| (time / 2, commands / 2));
+            (self.round, self.turn, self.begun, self.won, self.deep) = (0, Way::Sleep, false, [0; 4], 0);
+        }
+    }
+}
+
+/// Commands a second.
+fn rate((nanoseconds, commands): (u64, u64)) -> u64 {
+    commands.saturating_mul(1_000_000_000) / nanoseconds.max(1)
+}
+
+/// Processor time of this thread. Unlike the time on the wall it does not count what others took.
+pub(super) fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+impl Trial {
+    /// It is this way's turn.
+    pub(super) fn tries(&mut self, way: Way) {
+        (self.dense, self.turn) = (true, way);
+    }
+
+    /// This won.
+    pub(super) fn found(&mut self, way: Way) {
+        (self.dense, self.round, self.best) = (true, ROUNDS, way);
+    }
+
+    /// This won, a command takes so long, and `DEEP` are under way.
+    pub(super) fn finds(&mut self, way: Way, each: Duration) {
+        self.found(way);
+        (self.each, self.deep) = (each, DEEP);
+    }
+
+    /// The period is older than it is.
+    pub(super) fn grow_older(&mut self, by: Duration) {
+        self.start = self.start.map(|(start, worked)| (start - by, worked));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const IDLE: Duration = Duration::from_millis(100);
+
+    /// A trial of all ways, with many commands under way.
+    fn deep() -> Trial {
+        Trial { dense: true, deep: 32, ..Trial::new(true, true) }
+    }
+
+    /// What a trial does in most of many periods, where so many commands are done in a second by each way, and so much of a second is
+    /// worked.
+    fn does(rates: [u32; 4], worked: Duration) -> Option<Way> {
+        most_of(deep(), rates, worked, 32)
+    }
+
+    fn most_of(mut trial: Trial, rates: [u32; 4], worked: Duration, deep: u32) -> Option<Way> {
+        let mut times = [0; 4];
+        let periods = 4000;
+        for _ in 0..periods {
+            let way = trial.way();
+            times[way as usize] += 1;
+            trial.deep = deep;
+            trial.ended(SECOND, worked, rates[way as usize]);
+        }
+        WAYS.into_iter().find(|way| times[*way as usize] * 100 >= periods * 95)
+    }
+
+    #[test]
+    fn what_gets_more_done_is_done() {
+        assert_eq!(does([1000, 1000, 1000, 2000], IDLE), Some(Way::Poll));
+        assert_eq!(does([1000, 1200, 1000, 2000], IDLE), Some(Way::Poll));
+        assert_eq!(does([2000, 1000, 1000, 1000], IDLE), Some(Way::Sleep));
+        assert_eq!(does([1000, 1000, 1000, 1010], IDLE), Some(Way::Sleep), "polling has its price");
+        assert_eq!(does([1000, 1200, 1000, 1300], IDLE), Some(Way::Glance), "and must be worth that against a glance");
+        assert_eq!(does([1000, 1000, 1000, 1000], IDLE), Some(Way::Sleep));
+        assert_eq!(does([1000, 1000, 1500, 1000], IDLE), Some(Way::Gather));
+        assert_eq!(does([1000, 1000, 1050, 1000], IDLE), Some(Way::Sleep), "a nap keeps somebody waiting");
+        assert_eq!(does([1000, 1000, 1500, 1600], IDLE), Some(Way::Gather), "and takes no processor");
+        assert_eq!(does([1000, 1000, 1500, 2000], IDLE), Some(Way::Poll));
+    }
+
+    #[test]
+    fn who_is_busy_does_not_poll() {
+        assert_eq!(does([1000, 1000, 1000, 2000], SECOND / 2), Some(Way::Sleep));
+        assert_eq!(does([1000, 1200, 1000, 2000], SECOND / 2), Some(Way::Glance));
+        assert_eq!(does([1000, 1200, 1500, 2000], SECOND / 2), Some(Way::Gather));
+    }
+
+    #[test]
+    fn nobody_naps_with_few_commands_under_way() {
+        assert_eq!(most_of(deep(), [1000, 1000, 2000, 1000], IDLE, DEEP - 1), Some(Way::Sleep));
+    }
+
+    #[test]
+    fn what_may_not_be_done_is_not_done() {
+        let only = |looks, naps| Trial { dense: true, ..Trial::new(looks, naps) };
+        assert_eq!(most_of(only(true, false), [1000, 1000, 3000, 2000], IDLE, 32), Some(Way::Poll));
+        assert_eq!(most_of(only(false, true), [1000, 3000, 2000, 3000], IDLE, 32), Some(Way::Gather));
+    }
+
+    #[test]
+    fn a_nap_does_not_keep_other_devices_waiting() {
+        let mut trial = deep();
+        trial.found(Way::Gather);
+        assert_eq!(trial.way(), Way::Gather);
+        trial.did(1, true);
+        assert_eq!(trial.way(), Way::Sleep);
+        // For the rest of the period, and the next one.
+        let mut end_period = || {
+            trial.grow_older(2 * PERIOD);
+            (0..CLOCK_EVERY * COMMANDS).for_each(|_| trial.did(1, false));
+            trial.way()
+        };
+        // The first one has no beginning.
+        assert_eq!([end_period(), end_period(), end_period()], [Way::Sleep, Way::Sleep, Way::Gather]);
+    }
+
+    /// In every trial some way is tried for less than it would take to notice it.
+    #[test]
+    fn what_is_hopeless_is_seldom_tried() {
+        let mut trial = deep();
+        let mut tried = 0;
+        for _ in 0..10_000 {
+            let way = trial.way();
+            tried += u32::from(way == Way::Gather);
+            trial.deep = 32;
+            trial.ended(SECOND, IDLE, if way == Way::Gather { 500 } else { 1000 });
+        }
+        assert!((3..15).contains(&tried), "{tried} of 10000 periods");
+    }
+
+    #[test]
+    fn a_change_calls_for_a_new_trial() {
+        let mut trial = deep();
+        while !trial.is_settled() {
+            trial.ended(SECOND, IDLE, 1000);
+        }
+        (0..AVERAGED + 2).for_each(|_| trial.ended(SECOND, IDLE, 1000));
+        trial.ended(SECOND, IDLE, 3000);
+        assert!(trial.is_settled(), "that was one period");
+        let periods = (1..).take_while(|_| {
+            trial.ended(SECOND, IDLE, 3000);
+            trial.is_settled()
+        });
+        assert!(periods.count() < 8, "{trial:?}");
+    }
+
+    #[test]
+    fn what_won_keeps_what_it_promised_or_is_left() {
+        for dear in [Way::Gather, Way::Poll] {
+            let mut trial = deep();
+            let mut done = 0;
+            for _ in 0..1000 {
+                let way = trial.way();
+                done += u32::from(way == dear);
+                trial.deep = 32;
+                // In a trial it is far better, afterwards it is not.
+                let commands = if way == dear && !trial.is_settled() { 2000 } else { 1000 };
+                trial.ended(SECOND, IDLE, commands);
+            }
+            assert!(done < 400, "{dear:?} in {done} of 1000 periods");
+        }
+    }
+
+    /// Periods that are half as good or half as bad again by chance, as on a machine with few processors.
+    #[test]
+    fn noise_is_no_change() {
+        let mut trial = deep();
+        let (mut random, mut tried, mut dear) = (1_u32, 0, 0);
+        let periods = 4000;
+        for _ in 0..periods {
+            tried += u32::from(!trial.is_settled());
+            dear += u32::from(matches!(trial.way(), Way::Gather | Way::Poll));
+            trial.deep = 32;
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            trial.ended(SECOND, IDLE, 1000 + random % 2000);
+        }
+        assert!(tried < periods / 20, "{tried} of {periods} periods were tried in");
+        assert!(dear < periods / 10, "polled or napped in {dear} of {periods} periods");
+    }
+}
