@@ -1,7 +1,5 @@
 //! What tcmu-runner's users bring along: its command-line options and its configuration, `tcmu.conf`.
-use std::{fmt::Write, io, path::PathBuf};
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{fmt::Write, path::PathBuf};
 
 /// Where tcmu-runner's configuration is.
 pub const CONF: &str = "/etc/tcmu/tcmu.conf";
@@ -13,7 +11,7 @@ pub struct Options {
     /// The same as --log-level debug.
     #[arg(short = 'd', long, conflicts_with = "log_level")]
     pub debug: bool,
-    /// How many files may be open, 65536 to 1048576. LimitNOFILE= in the systemd unit does the same.
+    /// How many files may be open, 65536 to 1048576, which it is without this option.
     #[arg(short = 'f', long, value_name = "N", value_parser = clap::value_parser!(u64).range(65_536..=1_048_576))]
     pub nofile: Option<u64>,
     /// Ignored: log lines go to stderr, and from there to the journal.
@@ -29,7 +27,7 @@ impl Options {
             notes.push("-d is accepted; it is --log-level debug here".to_owned());
         }
         if let Some(limit) = self.nofile {
-            notes.push(format!("-f {limit} is accepted; under systemd, LimitNOFILE={limit} in the unit is the usual way"));
+            notes.push(format!("-f {limit} is accepted; without it, as many files may be open as Linux allows"));
         }
         if let Some(dir) = &self.tcmu_log_dir {
             let dir = dir.display();
@@ -38,13 +36,6 @@ impl Options {
             ));
         }
         notes
-    }
-
-    /// Sets the limit of open files, if one was given.
-    pub fn set_limit(&self) -> io::Result<()> {
-        let Some(limit) = self.nofile else { return Ok(()) };
-        let maximum = getrlimit(Resource::Nofile).maximum.map(|most| most.max(limit));
-        Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum })?)
     }
 }
 

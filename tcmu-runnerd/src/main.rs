@@ -155,7 +155,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !rustix::process::geteuid().is_root() {
         bail!("this daemon configures the kernel: start it as root (--check works without)");
     }
-    arguments.legacy.set_limit().context("-f")?;
+    process::raise_open_files(arguments.legacy.nofile).context("-f")?;
     process::set_io_flusher();
     let locked = if config.lock_memory { process::lock_memory() } else { Ok(()) };
     let spared = process::spare_from_oom_killer();

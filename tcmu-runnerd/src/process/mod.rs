@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`confinement`] | the order in which a handler host gives its rights up |
 //! | `memory` | what keeps it going when memory is short |
+//! | `files` | how many files it may have open |
 //! | `capabilities` | what only root may do, and a host doesn't need |
 //! | `needs` | what a handler declares that it needs: system calls and capabilities |
 //! | `seccomp` | the filter of system calls, and what becomes of those that are refused |
@@ -11,11 +12,13 @@
 
 mod capabilities;
 pub mod confinement;
+mod files;
 mod memory;
 mod needs;
 mod seccomp;
 
 pub use confinement::Confinement;
+pub use files::raise_open_files;
 pub use memory::{lock_memory, set_io_flusher, spare_from_oom_killer};
 
 /// Becomes a user, with the groups that user is in and without any capability. For good.

@@ -74,10 +74,15 @@ impl Machine {
         if device.added.is_none() {
             device.deadline = Some(now + self.settings.open_timeout);
         }
-        let state = device.state.clone();
         self.answer_kernel(earlier, 0);
-        match state {
-            State::Preparing | State::Opening | State::Closing => {}
+        let Some(device) = self.devices.get_mut(id) else { return };
+        match device.state {
+            // Who prepares it may have to wait in the kernel until it is removed, which waits for us; and nobody serves it.
+            State::Preparing => {
+                let token = device.removed.take();
+                self.answer_kernel(token, 0);
+            }
+            State::Opening | State::Closing => {}
             State::Waiting | State::Failed { .. } => self.forget(id, now),
             // Whoever blocks it now has to wait in the kernel until it is removed, which waits for us.
             State::Serving | State::Blocking => self.close(id, now),

@@ -430,6 +430,22 @@ fn a_device_that_is_removed_while_it_is_blocked_is_closed_at_once() {
     assert_eq!(actions.last(), Some(&Action::SwapHost { host: file() }));
 }
 
+/// The same of one that is being taken over: whoever blocks it and empties its ring is kept.
+#[test]
+fn a_device_that_is_removed_while_it_is_prepared_keeps_nobody_waiting() {
+    let now = Instant::now();
+    let mut machine = serving(1, settings());
+    let id = name(0).id;
+    let actions = machine.handle(Input::HostDown { host: file() }, now);
+    assert!(matches!(actions[..], [Action::Prepare { take_over: true, .. }]), "{actions:?}");
+    let actions = machine.handle(Input::Removed { token: 1, id: id.clone(), of: "file".into() }, now);
+    assert_eq!(actions, [Action::AnswerKernel { token: 1, status: 0 }]);
+    // The next one of its name waits until nothing is done with this one any more.
+    assert_eq!(machine.handle(Input::Added { token: 2, minor: 7, name: name(0) }, now), []);
+    let actions = machine.handle(Input::Prepared { id: id.clone(), outcome: Err((libc::ENODEV, "gone".into())) }, now);
+    assert_eq!(actions, [Action::Release { id: id.clone() }, Action::Prepare { id, minor: 7, take_over: false }]);
+}
+
 #[test]
 fn a_host_that_keeps_its_devices_is_killed_to_be_replaced() {
     let now = Instant::now();
