@@ -25,9 +25,11 @@ const GATHER: Gain = Gain { wins: 10, keeps: 4 };
 const POLL: Gain = Gain { wins: 25, keeps: 12 };
 /// Who works for more than so much of its time, in percent, does not poll.
 const BUSY: u128 = 45;
-/// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them.
+/// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them,
+/// but no more than so many.
 const DEEP: u32 = 8;
 const GATHERED: u32 = 4;
+const MOST_GATHERED: u32 = 8;
 /// A way that gets less than so much of what the best one does, in percent, is left out of so many trials.
 const HOPELESS: u64 = 75;
 const LEFT_OUT: u32 = 6;
@@ -81,7 +83,7 @@ pub(super) struct Trial {
     left_out: [u32; 4],
     /// It works for much of its time.
     busy: bool,
-    /// The most commands that were taken at once since the trial began.
+    /// The most commands that were taken at once since the trial began, or half of that in the one before.
     deep: u32,
     /// Several devices had commands in this period, or the one before: a nap for one would keep the others waiting.
     shared: (bool, bool),
@@ -150,9 +152,9 @@ impl Trial {
         self.round == ROUNDS
     }
 
-    /// How long a nap should be: as long as a part of the commands under way takes, at the rate of the moment.
+    /// How long a nap should be: as long as a few of the commands under way take, at the rate of the moment.
     pub(super) fn nap(&self) -> Duration {
-        self.each * self.deep / GATHERED
+        self.each * (self.deep / GATHERED).clamp(1, MOST_GATHERED)
     }
 
     fn is_shared(&self) -> bool {
@@ -285,7 +287,8 @@ impl Trial {
         }
         if changed || self.since > self.settled {
             self.sums = self.sums.map(|(time, commands)| (time / 2, commands / 2));
-            (self.round, self.turn, self.begun, self.won, self.deep) = (0, Way::Sleep, false, [0; 4], 0);
+            let deep = if changed { 0 } else { self.deep / 2 };
+            (self.round, self.turn, self.begun, self.won, self.deep) = (0, Way::Sleep, false, [0; 4], deep);
         }
     }
 }

@@ -10,7 +10,9 @@ const MOST: u64 = 1_048_576;
 /// limit cannot be raised so far, as far as it may be. An error only where a limit was asked for.
 pub fn raise_open_files(limit: Option<u64>) -> io::Result<()> {
     let now = getrlimit(Resource::Nofile);
-    let to = |limit: u64| setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: now.maximum.map(|most| most.max(limit)) });
+    let to = |limit: u64| {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: now.maximum.map(|most| most.max(limit)) })
+    };
     match limit {
         Some(limit) => Ok(to(limit)?),
         None if now.current.is_none_or(|limit| limit >= MOST) => Ok(()),
