@@ -95,10 +95,11 @@ impl Pacing {
     }
 
     /// It was woken by rings, and by nothing else: naps while more comes, if that pays.
-    pub(super) fn gather(&self) {
+    pub(super) fn gather(&mut self) {
         if self.trial.way() != Way::Gather {
             return;
         }
+        self.trial.naps();
         std::thread::sleep(self.trial.nap().min(self.nap));
     }
 

@@ -30,6 +30,9 @@ const BUSY: u128 = 45;
 const DEEP: u32 = 8;
 const GATHERED: u32 = 4;
 const MOST_GATHERED: u32 = 8;
+/// Where so many naps in a row bring no more commands than this, nobody naps for the rest of the period: fewer are under way than before.
+const VAIN: u32 = 4;
+const FEW: u32 = 2;
 /// A way that gets less than so much of what the best one does, in percent, is left out of so many trials.
 const HOPELESS: u64 = 75;
 const LEFT_OUT: u32 = 6;
@@ -52,6 +55,8 @@ pub(super) enum Way {
 }
 
 const WAYS: [Way; 4] = [Way::Sleep, Way::Glance, Way::Gather, Way::Poll];
+/// Of these, where nothing else may be tried.
+const ONLY_SLEEP: [bool; 4] = [true, false, false, false];
 
 /// What a way that has a price has to bring, in percent.
 struct Gain {
@@ -87,6 +92,9 @@ pub(super) struct Trial {
     deep: u32,
     /// Several devices had commands in this period, or the one before: a nap for one would keep the others waiting.
     shared: (bool, bool),
+    /// It napped in this round; and how many naps in a row brought few commands.
+    napped: bool,
+    vain: u32,
     /// The time on the wall for each command in the last period.
     each: Duration,
     /// What the last trial found, and what it found best of what costs nothing, with its commands a second.
@@ -125,6 +133,8 @@ impl Trial {
             busy: false,
             deep: 0,
             shared: (false, false),
+            napped: false,
+            vain: 0,
             each: Duration::ZERO,
             best: Way::Sleep,
             cheap: (Way::Sleep, 0),
@@ -144,7 +154,7 @@ impl Trial {
             () if self.is_settled() => self.best,
             () => self.turn,
         };
-        if way == Way::Gather && self.is_shared() { self.cheap.0 } else { way }
+        if way == Way::Gather && (self.is_shared() || self.vain >= VAIN) { self.cheap.0 } else { way }
     }
 
     /// A trial is over, and the next one has not begun.
@@ -157,6 +167,11 @@ impl Trial {
         self.each * (self.deep / GATHERED).clamp(1, MOST_GATHERED)
     }
 
+    /// It naps now: what this round takes is what came meanwhile.
+    pub(super) fn naps(&mut self) {
+        self.napped = true;
+    }
+
     fn is_shared(&self) -> bool {
         self.shared.0 || self.shared.1
     }
@@ -164,11 +179,17 @@ impl Trial {
     /// A round took so many commands; `others`: of another device than the ones before.
     #[inline]
     pub(super) fn did(&mut self, commands: u32, others: bool) {
+        if self.may == ONLY_SLEEP {
+            return;
+        }
         self.commands = self.commands.saturating_add(commands);
         self.deep = self.deep.max(commands);
         self.shared.0 |= others;
+        if std::mem::take(&mut self.napped) {
+            self.vain = if commands > FEW { 0 } else { self.vain + 1 };
+        }
         self.rounds += 1;
-        if self.rounds >= CLOCK_EVERY && self.may != [true, false, false, false] {
+        if self.rounds >= CLOCK_EVERY {
             self.rounds = 0;
             self.look_at_the_clock();
         }
@@ -185,7 +206,7 @@ impl Trial {
             *self = Trial { start: Some((now, processor_time())), ..Trial::of(self.may) };
         } else if self.dense && !self.is_settled() && !self.begun {
             if took >= CHANGING {
-                (self.begun, self.start, self.commands) = (true, Some((now, processor_time())), 0);
+                (self.begun, self.start, self.commands, self.vain) = (true, Some((now, processor_time())), 0, 0);
             }
         } else if took >= PERIOD && self.commands >= COMMANDS {
             let work = processor_time();
@@ -193,7 +214,7 @@ impl Trial {
             if self.dense {
                 self.ended(took, work.saturating_sub(worked), self.commands);
             }
-            self.shared = (false, self.shared.0);
+            (self.shared, self.vain) = ((false, self.shared.0), 0);
             (self.dense, self.start, self.commands) = (true, Some((now, work)), 0);
         }
     }
@@ -406,6 +427,24 @@ mod tests {
         };
         // The first one has no beginning.
         assert_eq!([end_period(), end_period(), end_period()], [Way::Sleep, Way::Sleep, Way::Gather]);
+    }
+
+    #[test]
+    fn naps_end_when_fewer_commands_are_under_way() {
+        let mut trial = deep();
+        trial.found(Way::Gather);
+        let mut nap = |commands| {
+            trial.naps();
+            trial.did(commands, false);
+            trial.way()
+        };
+        assert_eq!([nap(1), nap(2), nap(1), nap(9), nap(1), nap(1), nap(1)], [Way::Gather; 7]);
+        assert_eq!(nap(1), Way::Sleep);
+        trial.grow_older(2 * PERIOD);
+        (0..2 * CLOCK_EVERY * COMMANDS).for_each(|_| trial.did(1, false));
+        trial.grow_older(2 * PERIOD);
+        (0..CLOCK_EVERY).for_each(|_| trial.did(1, false));
+        assert_eq!(trial.way(), Way::Gather, "the next period tries it again");
     }
 
     /// In every trial some way is tried for less than it would take to notice it.

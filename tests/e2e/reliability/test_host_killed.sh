@@ -60,6 +60,8 @@ echo "$KILLS kills. Pause: longest gap between completions $GAP ms (quiet: $QUIE
 echo "from the end of a host until a device was opened by the next: half within $(pauses 50) ms, 9 of 10 within $(pauses 90) ms, all within $(pauses 100) ms"
 for n in 0 1 2; do echo "device $n: longest command $(longest killed$n) ms (quiet: $(longest quiet$n) ms)"; done
 echo "other handler's device: longest command $(longest killedother) ms (quiet: $(longest quietother) ms)"
+# Half a second is promised where the machine has time. A busy one makes single pauses longer, but not most of them.
+[ "$(pauses 50)" -lt 500 ] || fail "half of the pauses were longer than $(pauses 50) ms"
 [ "$GAP" -lt 3000 ] || fail "a pause of $GAP ms"
 [ "$(longest killedother)" -lt $(($(longest quietother) * 5 + 300)) ] || fail "the other handler's device was touched"
 
