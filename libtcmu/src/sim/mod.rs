@@ -266,8 +266,8 @@ impl SimKernel {
             let at = u64::from(OFFSET + self.last_cleaned);
             let len_op = u32::from_ne_bytes(self.read(at + header::LEN_OP));
             let (opcode, len) = (len_op & op::MASK, len_op & !op::MASK);
-            if len == 0 {
-                return Err(Broken(format!("the slot at {} has no length", self.last_cleaned)));
+            if len == 0 || len > self.config.ring - self.last_cleaned {
+                return Err(Broken(format!("the slot at {} is {len} bytes long", self.last_cleaned)));
             }
             match opcode {
                 op::PAD | op::TMR => {}

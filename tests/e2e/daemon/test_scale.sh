@@ -50,7 +50,7 @@ stop_daemon
 start=$(ms)
 start_daemon
 ready=$(($(ms) - start))
-wait_for 30 serving
+wait_for $((30 + DEVICES / 10)) serving
 taken=$(($(ms) - start))
 echo "$DEVICES devices: the first ten added in $first ms each, the last ten in $last ms (medians); $threads threads, $kib KiB;" \
     "$spent us of processor time and $spent_woken wakes in $IDLE idle s, $none us and $none_woken without devices;" \
