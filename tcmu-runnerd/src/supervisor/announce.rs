@@ -21,6 +21,8 @@ use crate::{
 
 /// How long changes are gathered before they are told.
 const PERIOD: Duration = Duration::from_millis(100);
+/// To compare takes no more than one of so many parts of the time, however many devices there are.
+const PART: u32 = 10;
 
 /// What was told last.
 #[derive(Default)]
@@ -29,6 +31,8 @@ pub(super) struct Told {
     devices: BTreeMap<BackstoreId, Facts>,
     /// When to compare.
     pub(super) at: Option<Instant>,
+    /// How long it took last.
+    took: Duration,
 }
 
 /// What is told of a device when it changes.
@@ -73,12 +77,14 @@ impl Supervisor {
     /// Something happened: it is time to look soon.
     pub(super) fn announce_soon(&mut self) {
         if self.bus.is_some() {
-            self.told.at.get_or_insert_with(|| Instant::now() + PERIOD);
+            let after = PERIOD.max(self.told.took * PART);
+            self.told.at.get_or_insert_with(|| Instant::now() + after);
         }
     }
 
     /// Tells the bus what is new.
     pub(super) fn announce(&mut self) {
+        let start = Instant::now();
         self.told.at = None;
         let handlers = self.handlers_now();
         let mut changes = Vec::new();
@@ -110,6 +116,7 @@ impl Supervisor {
         if let Some(bus) = &self.bus {
             bus.announce(changes);
         }
+        self.told.took = start.elapsed();
     }
 
     /// Handlers as they are shown, and the part of it that is compared: not what changes by itself with time.

@@ -83,6 +83,8 @@ pub(crate) enum Happening {
 
 /// Numbers of requests of our own, apart from the machine's.
 const OWN_REQUESTS: u64 = 1 << 63;
+/// Happenings between two looks at what is due.
+const AT_ONCE: usize = 256;
 
 /// A number that no earlier supervisor on this machine has counted up to: hosts may still answer to theirs.
 fn first_request() -> u64 {
@@ -233,11 +235,9 @@ impl Supervisor {
             };
             match happening {
                 Ok(happening) => {
-                    let news = self.is_news(&happening);
-                    self.happened(happening);
-                    if news {
-                        self.announce_soon();
-                    }
+                    self.hear(happening);
+                    // To find out what is due looks at all devices: once for many happenings, as when all are taken over.
+                    happened.try_iter().take(AT_ONCE).for_each(|happening| self.hear(happening));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -248,6 +248,14 @@ impl Supervisor {
             {
                 return self.finish();
             }
+        }
+    }
+
+    fn hear(&mut self, happening: Happening) {
+        let news = self.is_news(&happening);
+        self.happened(happening);
+        if news {
+            self.announce_soon();
         }
     }
 
