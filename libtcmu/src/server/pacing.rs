@@ -36,7 +36,7 @@ pub(super) struct Pacing {
     most: Duration,
     /// The longest nap; zero: none.
     nap: Duration,
-    /// The same in looks.
+    /// The longest poll, in looks.
     most_looks: u32,
     /// Looks that were measured of late, and how long they took together.
     measured: (u32, Duration),

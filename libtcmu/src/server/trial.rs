@@ -447,7 +447,6 @@ mod tests {
         assert_eq!(trial.way(), Way::Gather, "the next period tries it again");
     }
 
-    /// In every trial some way is tried for less than it would take to notice it.
     #[test]
     fn what_is_hopeless_is_seldom_tried() {
         let mut trial = deep();
