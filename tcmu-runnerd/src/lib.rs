@@ -18,8 +18,10 @@
 //! | [`notify`] | what systemd is told |
 //! | [`run_dir`] | the lock, and the sockets of hosts |
 //! | [`policy`] | what happens to a device's commands while its handler is away or hangs |
+//! | `crew` | threads for work that may block |
 //! | [`process`] | what a process is allowed, and how it is treated under memory pressure |
 pub mod config;
+mod crew;
 pub mod dbus;
 pub mod host;
 pub mod legacy;

@@ -1,9 +1,8 @@
-//! The devices of a host: opened, closed and changed as the supervisor asks. Each request runs on a thread of its own: none can keep
-//! another device's waiting.
+//! The devices of a host: opened, closed and changed as the supervisor asks. Requests run on threads of a crew: none
+//! can keep another device's waiting.
 use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
-    thread,
     time::Duration,
 };
 
@@ -35,7 +34,7 @@ pub(super) struct Held {
 }
 
 impl Host {
-    /// Runs a request on a thread of its own. `wanted` is what the device does meanwhile.
+    /// Runs a request on another thread. `wanted` is what the device does meanwhile.
     fn with(
         self: &Arc<Host>,
         id: u64,
@@ -67,13 +66,10 @@ impl Host {
         work: impl FnOnce(&Arc<Host>, &Place) -> Result<Ended, Refusal> + Send + 'static,
     ) {
         let (host, name) = (self.clone(), name.to_owned());
-        let run = move || {
+        self.crew.spawn(move || {
             let ended = work(&host, &place);
             host.ended(id, &name, &place, ended);
-        };
-        if let Err(error) = thread::Builder::new().name("tcmu-control".into()).spawn(run) {
-            tracing::error!(%error, "no thread for a request of the supervisor");
-        }
+        });
     }
 
     /// A request ended: the device's state and the answer change together, for a supervisor that comes at this moment.

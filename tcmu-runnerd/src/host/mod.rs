@@ -37,6 +37,7 @@ use tcmu_handler_api::{
 };
 
 use crate::{
+    crew::Crew,
     logging,
     process::{self, Confinement},
     protocol::{Channel, FileStamp, FromHost, HandlerFacts, HostFacts, Listener, Outcome, ToHost},
@@ -154,6 +155,7 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
     let host = Arc::new(Host {
         plugin,
         server,
+        crew: Crew::new("tcmu-control"),
         line: Mutex::default(),
         devices: Mutex::default(),
         failures,
@@ -174,6 +176,8 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
 struct Host {
     plugin: Plugin,
     server: Server,
+    /// Does what may block: handlers' functions, and files.
+    crew: Crew,
     /// Locked before `devices` where both are.
     line: Mutex<Line>,
     /// Never locked while a handler is called.
@@ -238,10 +242,7 @@ impl Host {
             }
             ToHost::CheckConfig { id, config } => {
                 let host = self.clone();
-                let check = move || host.answer(id, &host.plugin.check_config(&config));
-                if let Err(error) = thread::Builder::new().name("tcmu-check".into()).spawn(check) {
-                    tracing::error!(%error, "no thread for a request of the supervisor");
-                }
+                self.crew.spawn(move || host.answer(id, &host.plugin.check_config(&config)));
             }
             ToHost::Open { id, device } => self.open(id, device, fds.next(), fds.next()),
             ToHost::Close { id, device, within_ms } => self.close(id, &device, Duration::from_millis(within_ms)),
@@ -251,10 +252,7 @@ impl Host {
             ToHost::StopTrace { id, device } => {
                 // It waits for the file.
                 let host = self.clone();
-                let stop = move || host.answer(id, &host.stop_trace(&device));
-                if let Err(error) = thread::Builder::new().name("tcmu-trace-end".into()).spawn(stop) {
-                    tracing::error!(%error, "no thread for a request of the supervisor");
-                }
+                self.crew.spawn(move || host.answer(id, &host.stop_trace(&device)));
             }
             ToHost::Hello { .. } | ToHost::End => {}
         }

@@ -1,5 +1,6 @@
 //! The way messages take: sequenced packets over a Unix socket, one JSON value each, with a descriptor where one is needed.
 use std::{
+    cell::RefCell,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -20,6 +21,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// Most bytes of a message.
 const MAX_MESSAGE: usize = 64 << 10;
+
+thread_local! {
+    /// Where messages are received: to clear so much memory for each takes longer than the rest.
+    static RECEIVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Most descriptors of a message.
 pub const MAX_FDS: usize = 2;
@@ -155,11 +161,17 @@ impl Channel {
 
     /// Receives a message and all descriptors that came with it. `None`: the other side is gone.
     pub fn receive_with<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; MAX_MESSAGE];
+        RECEIVED.with_borrow_mut(|bytes| {
+            bytes.resize(MAX_MESSAGE, 0);
+            self.receive_into(bytes)
+        })
+    }
+
+    fn receive_into<T: DeserializeOwned>(&self, bytes: &mut [u8]) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
-            match recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            match recvmsg(&self.0, &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Err(Errno::INTR) => {}
                 Err(Errno::CONNRESET) => return Ok(None),
                 other => break other?,

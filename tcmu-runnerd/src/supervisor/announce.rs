@@ -24,6 +24,9 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// To compare takes no more than one of so many parts of the time, however many devices there are.
 const PART: u32 = 10;
 
+/// A new device is told of when it is served, or is not, but no later than this.
+const SETTLES: Duration = Duration::from_secs(10);
+
 /// What was told last.
 #[derive(Default)]
 pub(super) struct Told {
@@ -77,15 +80,14 @@ impl Supervisor {
     /// Something happened: it is time to look soon.
     pub(super) fn announce_soon(&mut self) {
         if self.bus.is_some() {
-            let after = PERIOD.max(self.told.took * PART);
-            self.told.at.get_or_insert_with(|| Instant::now() + after);
+            let soon = Instant::now() + PERIOD.max(self.told.took * PART);
+            self.told.at = self.told.at.into_iter().chain([soon]).min();
         }
     }
 
     /// Tells the bus what is new.
     pub(super) fn announce(&mut self) {
         let start = Instant::now();
-        self.told.at = None;
         let handlers = self.handlers_now();
         let mut changes = Vec::new();
         changed(&self.told.handlers, &handlers, |subtype, row| changes.push((Thing::Handler, subtype.clone(), row)));
@@ -93,7 +95,13 @@ impl Supervisor {
 
         let hosts: HashMap<HostName, &Host> = self.hosts.values().filter_map(|host| Some((host.name()?, host))).collect();
         let mut devices = BTreeMap::new();
+        let mut settles = None;
         for (id, device) in self.machine.devices() {
+            let on_its_way = matches!(device.state, State::Preparing | State::Opening);
+            if on_its_way && !self.told.devices.contains_key(id) && start < device.since + SETTLES {
+                settles = settles.into_iter().chain([device.since + SETTLES]).min();
+                continue;
+            }
             let pid = hosts.get(&device.host).and_then(|host| host.pid()).unwrap_or(0);
             let killed = self.machine.is_killed(&device.host);
             // The host knows first when it is another one.
@@ -112,7 +120,7 @@ impl Supervisor {
         for id in self.told.devices.keys() {
             changes.push((Thing::Device, id.to_string(), Change::Removed));
         }
-        self.told.devices = devices;
+        (self.told.devices, self.told.at) = (devices, settles);
         if let Some(bus) = &self.bus {
             bus.announce(changes);
         }

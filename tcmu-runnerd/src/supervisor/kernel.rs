@@ -18,14 +18,14 @@ use tcmu::{
     configfs::{Backstore, BackstoreFacts, NetlinkBlock, ResetRing},
     identity::{DeviceName, split_config},
     netlink::{Change, Event, EventKind, Netlink, NetlinkError, Received},
-    uio,
+    uio::{self, UioDevice},
 };
 
 use super::{
     Happening,
     machine::{Input, Token},
 };
-use crate::{config::Config, protocol::DeviceChange};
+use crate::{config::Config, crew::Crew, protocol::DeviceChange};
 
 /// How long udev may take to make a device's node.
 const NODE: Duration = Duration::from_secs(5);
@@ -38,6 +38,9 @@ pub(crate) struct Prepared {
     pub(super) facts: BackstoreFacts,
 }
 
+/// A device that there is: its number and name.
+pub(super) type Present = (u32, DeviceName);
+
 /// Events that were not answered yet.
 type Owed = Arc<Mutex<HashMap<Token, Event>>>;
 
@@ -48,30 +51,33 @@ pub(super) struct Kernel {
     owed: Owed,
     held: pending::Held,
     happenings: Sender<Happening>,
+    crew: Crew,
 }
 
 impl Kernel {
-    /// Connects, and starts to read events; with what tools want that a dead daemon did not hear of or did not answer. Those for which
-    /// it is too late are freed (`EINTR`). Devices of `foreign` subtypes are other programs'.
+    /// Connects, and starts to read events; with what tools want that a dead daemon did not hear of or did not answer, and with all
+    /// devices there are. Tools for which it is too late are freed (`EINTR`). Devices of `foreign` subtypes are other programs'.
     pub(super) fn connect(
         roots: Roots,
         config: &Config,
         foreign: &[String],
         happenings: Sender<Happening>,
-    ) -> Result<(Kernel, Vec<Input>), NetlinkError> {
+    ) -> Result<(Kernel, Vec<Input>, Vec<Present>), NetlinkError> {
         load_module(&roots);
         // Nothing is sent while we subscribe, so nothing is missed.
         let block = NetlinkBlock::begin(&roots).map_err(|error| tracing::warn!(%error, "cannot hold events back"));
         let netlink = Arc::new(Netlink::connect(config.netlink_buffer_kib << 10)?);
         netlink.set_kernel_replies(true)?;
         let owed = Owed::default();
+        let devices = list(&roots);
+        let present = present(&devices);
         let (held, inputs) = match block {
-            Ok(block) => pending::Hold::begin(block, pending::find(&roots, foreign), &owed, happenings.clone()),
+            Ok(block) => pending::Hold::begin(block, pending::find(&roots, devices, foreign), &owed, happenings.clone()),
             Err(()) => (pending::Held::default(), Vec::new()),
         };
-        let kernel = Kernel { netlink, roots, owed, held, happenings };
+        let kernel = Kernel { netlink, roots, owed, held, happenings, crew: Crew::new("kernel") };
         kernel.start_reading(inputs.len() as Token);
-        Ok((kernel, inputs))
+        Ok((kernel, inputs, present))
     }
 
     /// Reads events, with tokens from the one behind `token`.
@@ -146,20 +152,14 @@ impl Kernel {
     }
 
     /// All devices there are.
-    pub(super) fn present(&self) -> Vec<(u32, DeviceName)> {
-        match uio::list(&self.roots) {
-            Ok(devices) => devices.into_iter().map(|device| (device.minor, device.name)).collect(),
-            Err(error) => {
-                tracing::error!(%error, "cannot list devices");
-                Vec::new()
-            }
-        }
+    pub(super) fn present(&self) -> Vec<Present> {
+        present(&list(&self.roots))
     }
 
-    /// Prepares a device on a thread of its own; [`Happening::Prepared`] tells when.
+    /// Prepares a device on another thread; [`Happening::Prepared`] tells when.
     pub(super) fn prepare(&self, id: &BackstoreId, minor: u32, take_over: bool, open: Option<Prepared>) {
         let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
-        self.spawn("prepare", move || {
+        self.crew.spawn(move || {
             let mut prepared = prepare(&roots, &id, minor, take_over, open);
             if let Err((errno, _)) = &mut prepared
                 && !is_there(&roots, &id, minor)
@@ -170,10 +170,10 @@ impl Kernel {
         });
     }
 
-    /// Reads what a device is for the kernel, on a thread of its own; [`Happening::Facts`] tells.
+    /// Reads what a device is for the kernel, on another thread; [`Happening::Facts`] tells.
     pub(super) fn compare(&self, id: &BackstoreId) {
         let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
-        self.spawn("compare", move || match Backstore::at(&roots, &id).facts() {
+        self.crew.spawn(move || match Backstore::at(&roots, &id).facts() {
             Ok(facts) => {
                 let _ = happenings.send(Happening::Facts(id, facts));
             }
@@ -186,7 +186,7 @@ impl Kernel {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner).len() > left
     }
 
-    /// Makes the kernel know a device's new medium, on a thread of its own; it asks us whether that is right. `done` is told.
+    /// Makes the kernel know a device's new medium, on another thread; it asks us whether that is right. `done` is told.
     pub(super) fn keep_medium(
         &self,
         id: &BackstoreId,
@@ -195,7 +195,7 @@ impl Kernel {
         done: impl FnOnce(Result<(), (i32, String)>) + Send + 'static,
     ) {
         let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
-        self.spawn("medium", move || {
+        self.crew.spawn(move || {
             let backstore = Backstore::at(&roots, &id);
             let kept = backstore.set_attribute("dev_config", dev_config).and_then(|()| backstore.set_attribute("dev_size", size));
             // First, so that who is told and asks for the next one at once does not find this one on its way.
@@ -209,10 +209,10 @@ impl Kernel {
         NetlinkBlock::reset(&self.roots).map_err(|error| tracing::warn!(%error, "cannot hold events back")).ok()
     }
 
-    /// Blocks a device on a thread of its own; [`Input::Blocked`] tells when.
+    /// Blocks a device on another thread; [`Input::Blocked`] tells when.
     pub(super) fn block(&self, id: &BackstoreId) {
         let (id, roots, happenings) = (id.clone(), self.roots.clone(), self.happenings.clone());
-        self.spawn("block", move || {
+        self.crew.spawn(move || {
             if let Err(error) = Backstore::at(&roots, &id).block(true) {
                 tracing::warn!(device = %id, %error, "cannot be blocked");
             }
@@ -220,20 +220,20 @@ impl Kernel {
         });
     }
 
-    /// Lets a device go on, on a thread of its own.
+    /// Lets a device go on, on another thread.
     pub(super) fn unblock(&self, id: &BackstoreId) {
         let (id, roots) = (id.clone(), self.roots.clone());
-        self.spawn("unblock", move || match Backstore::at(&roots, &id).block(false) {
+        self.crew.spawn(move || match Backstore::at(&roots, &id).block(false) {
             Err(error) if error.errno() == Some(libc::ENOENT) => tracing::debug!(device = %id, "is gone"),
             Err(error) => tracing::error!(device = %id, %error, "stays blocked"),
             Ok(()) => {}
         });
     }
 
-    /// Lets a device's commands come and fail, on a thread of its own.
+    /// Lets a device's commands come and fail, on another thread.
     pub(super) fn fail_commands(&self, id: &BackstoreId) {
         let (id, roots) = (id.clone(), self.roots.clone());
-        self.spawn("fail", move || {
+        self.crew.spawn(move || {
             let backstore = Backstore::at(&roots, &id);
             if let Err(error) = backstore.block(false).and_then(|()| backstore.reset_ring(ResetRing::Fail)) {
                 tracing::error!(device = %id, %error, "its commands cannot be failed");
@@ -248,12 +248,17 @@ impl Kernel {
             tracing::warn!(%error, "the kernel may wait for answers that nobody gives");
         }
     }
+}
 
-    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) {
-        if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
-            tracing::error!(%error, "no thread");
-        }
-    }
+fn list(roots: &Roots) -> Vec<UioDevice> {
+    uio::list(roots).unwrap_or_else(|error| {
+        tracing::error!(%error, "cannot list devices");
+        Vec::new()
+    })
+}
+
+fn present(devices: &[UioDevice]) -> Vec<Present> {
+    devices.iter().map(|device| (device.minor, device.name.clone())).collect()
 }
 
 fn prepare(

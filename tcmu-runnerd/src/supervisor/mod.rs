@@ -123,10 +123,10 @@ pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
     }
     let mut foreign = supervisor.config.foreign_subtypes.clone();
     foreign.extend(supervisor.programs.keys().cloned());
-    let pending = match Kernel::connect(Roots::default(), &supervisor.config, &foreign, happenings) {
-        Ok((kernel, pending)) => {
+    let (pending, present) = match Kernel::connect(Roots::default(), &supervisor.config, &foreign, happenings) {
+        Ok((kernel, pending, present)) => {
             supervisor.kernel = Some(kernel);
-            pending
+            (pending, present)
         }
         Err(error) => {
             supervisor.end_own_hosts();
@@ -135,7 +135,7 @@ pub fn run(start: Start, run: RunDir) -> anyhow::Result<()> {
     };
     supervisor.go_on_with(adopted, pending);
     supervisor.start_metrics();
-    supervisor.rescan();
+    supervisor.input(Input::Present(present));
     supervisor.name_unknown_handlers();
     supervisor.watch_config();
     notify("READY=1");

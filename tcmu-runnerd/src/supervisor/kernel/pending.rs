@@ -15,7 +15,7 @@ use tcmu::{
     Roots,
     configfs::{Backstore, NetlinkBlock},
     netlink::Event,
-    uio::{self, UioDevice},
+    uio::UioDevice,
 };
 
 use super::{Owed, input_of};
@@ -34,8 +34,7 @@ const LOOKERS: usize = 8;
 const HOLD: Duration = Duration::from_secs(10);
 
 /// The events that wait for an answer and went to nobody, but those of other programs' devices.
-pub(super) fn find(roots: &Roots, foreign: &[String]) -> Vec<Event> {
-    let mut devices = uio::list(roots).unwrap_or_default();
+pub(super) fn find(roots: &Roots, mut devices: Vec<UioDevice>, foreign: &[String]) -> Vec<Event> {
     devices.retain(|device| !foreign.contains(&device.name.subtype));
     let devices = Arc::new(devices);
     let next = Arc::new(AtomicUsize::new(0));
