@@ -105,7 +105,7 @@ impl Shared {
                 for _ in 0..add.min(state.waiting.len()) {
                     self.add_thread(&mut state);
                 }
-                add *= 2;
+                add = add.saturating_mul(2);
             } else {
                 add = 1;
             }
