@@ -103,7 +103,7 @@ pub trait Control {
     #[zbus(signal)]
     fn handler_removed(&self, subtype: &str) -> zbus::Result<()>;
 
-    /// There is a device from now on. Whether it is served already its stage tells.
+    /// There is a device from now on: it is served, or could not be opened, or has been neither for ten seconds. Its stage tells which.
     #[zbus(signal)]
     fn device_added(&self, device: &str, properties: Properties) -> zbus::Result<()>;
 

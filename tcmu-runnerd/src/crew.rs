@@ -10,7 +10,7 @@ use std::{
 
 /// Threads that are there at once, unless they are stuck.
 const AT_ONCE: usize = 4;
-/// When nothing was begun for this long, though there is something, there are more threads: one, then two, four, and so on.
+/// When nothing was finished for this long, though something waits, there are more threads: one, then two, four, and so on.
 const STUCK: Duration = Duration::from_millis(10);
 /// How long a thread waits for more.
 const KEPT: Duration = Duration::from_secs(1);
@@ -29,8 +29,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Work>,
-    /// How much was begun, ever.
-    begun: u64,
+    /// How much was finished, ever. What was begun does not count: each thread that is added begins something.
+    finished: u64,
     threads: usize,
     /// Of these, those that wait.
     idle: usize,
@@ -73,11 +73,11 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(work) = state.waiting.pop_front() {
-                state.begun += 1;
                 drop(state);
                 // It was told of; the thread goes on with the next.
                 let _ = panic::catch_unwind(AssertUnwindSafe(work));
                 state = self.lock();
+                state.finished += 1;
                 continue;
             }
             state.idle += 1;
@@ -91,9 +91,9 @@ impl Shared {
         }
     }
 
-    /// Sees to it that work is begun, as long as there is some.
+    /// Adds threads while those that are there are stuck, as long as something waits.
     fn watch(self: &Arc<Shared>) {
-        let (mut begun, mut add) = (self.lock().begun, 1);
+        let (mut finished, mut add) = (self.lock().finished, 1);
         loop {
             thread::sleep(STUCK);
             let mut state = self.lock();
@@ -101,7 +101,7 @@ impl Shared {
                 state.watched = false;
                 return;
             }
-            if state.begun == begun {
+            if state.finished == finished {
                 for _ in 0..add.min(state.waiting.len()) {
                     self.add_thread(&mut state);
                 }
@@ -109,7 +109,7 @@ impl Shared {
             } else {
                 add = 1;
             }
-            begun = state.begun;
+            finished = state.finished;
         }
     }
 }
@@ -148,7 +148,8 @@ mod tests {
     fn what_is_stuck_keeps_nothing_else() {
         let (crew, (release, stuck)) = (Crew::new("test"), mpsc::channel::<()>());
         let stuck = Arc::new(Mutex::new(stuck));
-        for _ in 0..100 {
+        // Added one at a time, threads for so many would not be there in time.
+        for _ in 0..1000 {
             let stuck = stuck.clone();
             crew.spawn(move || {
                 let _ = stuck.lock().unwrap().recv();
@@ -156,7 +157,7 @@ mod tests {
         }
         let (done, other) = mpsc::channel();
         crew.spawn(move || done.send(()).unwrap());
-        other.recv_timeout(LONG).unwrap();
+        other.recv_timeout(LONG / 4).unwrap();
         drop(release);
     }
 

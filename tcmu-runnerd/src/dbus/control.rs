@@ -169,7 +169,7 @@ impl Control {
     #[zbus(signal)]
     async fn handler_removed(emitter: &SignalEmitter<'_>, subtype: &str) -> zbus::Result<()>;
 
-    /// There is a device from now on.
+    /// There is a device from now on: it is served, or could not be opened, or has been neither for ten seconds.
     #[zbus(signal)]
     async fn device_added(emitter: &SignalEmitter<'_>, device: &str, properties: Properties) -> zbus::Result<()>;
 

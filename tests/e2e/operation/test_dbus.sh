@@ -23,7 +23,7 @@ wait_for 20 grep -q listening $W/signals
 wait_for 20 grep -q listening $W/nobody
 backstore 0 a alloc/x $((1 << 20))
 # What follows at once is told together with it.
-wait_for 10 grep -q "^DeviceAdded user_0/a" $W/signals
+wait_for 10 grep -q "^DeviceAdded user_0/a serving 1048576" $W/signals
 echo -n $((2 << 20)) >$C/core/user_0/a/attrib/dev_size
 expect '"block_size" t 512' busctl call $S $R $T GetDevice s a
 expect 'there is no device "b"' busctl call $S $R $T GetDevice s b
