@@ -3,7 +3,7 @@
 
 guest.py ROUNDS SECONDS [--targets A,B] [--cases A,B]   in the guest, as root, with tcmu-runnerd and `bare` on PATH
 """
-import argparse, glob, json, os, re, shutil, signal, subprocess, sys, time
+import argparse, glob, json, os, re, shutil, signal, statistics, subprocess, sys, threading, time
 
 CONFIG = "/sys/kernel/config/target"
 SIZE = 256 << 20
@@ -201,6 +201,33 @@ def usage(pids):
     return busy / 1e9, switches, faults
 
 
+class Idle(threading.Thread):
+    """Looks which part of this machine's processors' time is idle, a few times a second, until it is stopped."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts, self.over = [], threading.Event()
+        self.start()
+
+    def run(self):
+        before = self.ticks()
+        while not self.over.wait(0.2):
+            now = self.ticks()
+            spent, idle = (now - before for now, before in zip(now, before))
+            self.parts.append(idle / max(spent, 1))
+            before = now
+
+    def ticks(self):
+        fields = [int(n) for n in open("/proc/stat").readline().split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+
+    def stop(self):
+        """The median: of the load, whatever fio does before it and after it."""
+        self.over.set()
+        self.join()
+        return statistics.median(self.parts or [0])
+
+
 # Seconds before fio measures.
 RAMP = 0.5
 
@@ -224,13 +251,13 @@ def fio(disk, case, seconds):
 def measure(disk, case, seconds, target, round):
     command = fio(disk, case, seconds)
     pids = target.processes()
-    before = usage(pids)
+    before, idle = usage(pids), Idle()
     # To count calls takes time, and they are the same each time.
     if round == 0 and pids and shutil.which("perf"):
         calls, done = system_calls(pids, command)
     else:
         calls, done = None, subprocess.run(command, capture_output=True, text=True)
-    after = usage(pids)
+    after, idle = usage(pids), idle.stop()
     if done.returncode:
         return {"error": (done.stderr or done.stdout)[-300:]}
     job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]
@@ -244,7 +271,7 @@ def measure(disk, case, seconds, target, round):
             latency[way] = {p.rstrip("0").rstrip("."): ns / 1000 for p, ns in percentiles.items() if p[:4] in ("50.0", "99.0", "99.9")}
     # The ramp counts for the process, not for fio.
     scale = ios * (seconds + RAMP) / seconds
-    result = {"iops": iops, "latency_us": latency}
+    result = {"iops": iops, "latency_us": latency, "idle": idle}
     if pids and scale:
         result["cpu_us_per_io"] = (after[0] - before[0]) * 1e6 / scale
         result["switches_per_io"] = (after[1] - before[1]) / scale

@@ -69,16 +69,19 @@ def profile(disk, case, seconds, target, _round):
     before, after = ([int(n) for n in line.split()] for line in done.stdout.splitlines()[:2])
     # Reads and writes.
     commands = after[0] - before[0] + after[4] - before[4]
-    pids, parts, leaves = target.processes(), collections.Counter(), collections.Counter()
+    pids, parts, leaves, others = target.processes(), collections.Counter(), collections.Counter(), 0
     for pid, chain in samples("/tmp/perf.data"):
         if pid in pids:
             name = part(chain)
             parts[name] += 1
             leaves[name, chain[0] if chain else "?"] += 1
+        elif pid:
+            others += 1
     if os.environ.get("PROFILE_LEAVES"):
         for (name, leaf), count in leaves.most_common(40):
             print(f"    {count * 1e6 / HERTZ / commands:6.2f} {name}: {leaf}", flush=True)
-    return {"iops": commands / seconds, "parts_us": {name: count * 1e6 / HERTZ / commands for name, count in parts.items()}}
+    each = lambda count: count * 1e6 / HERTZ / commands
+    return {"iops": commands / seconds, "others_us": each(others), "parts_us": {name: each(count) for name, count in parts.items()}}
 
 
 def main():

@@ -29,7 +29,9 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
     getty@tty1.service serial-getty@ttyS0.service; do
     ln -sf /dev/null "$tree/etc/systemd/system/$unit"
 done
-cp "$here/install-test.service" "$tree/etc/systemd/system/"
+cp "$here"/install-test*.service "$tree/etc/systemd/system/"
+mkdir -p "$tree/etc/systemd/system/basic.target.wants"
+ln -s ../install-test-up.service "$tree/etc/systemd/system/basic.target.wants/"
 ln -s ../install-test.service "$tree/etc/systemd/system/multi-user.target.wants/"
 mkfs.ext4 -q -F -d "$tree" "$dir/root.img" 2G
 

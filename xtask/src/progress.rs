@@ -2,7 +2,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, Write},
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -62,13 +62,51 @@ pub fn quietly(what: &str, command: &mut Command) -> anyhow::Result<()> {
 /// Runs a command with its output shown as it comes. Through pipes: the virtual machine opens its standard output anew, which would
 /// truncate a file.
 pub fn loudly(command: &mut Command) -> anyhow::Result<ExitStatus> {
+    let mut child = piped(command)?;
+    show(&mut child, |_| ());
+    Ok(child.wait()?)
+}
+
+/// The same, for a command that prints `mark` as soon as it got anywhere. One that runs for `limit` without it is told to end: `None` then.
+pub fn loudly_past(mark: &str, limit: Duration, command: &mut Command) -> anyhow::Result<Option<ExitStatus>> {
+    let mut child = piped(command)?;
+    let pid = child.id().to_string();
+    let (seen, wait) = mpsc::channel::<()>();
+    let stuck = thread::scope(|scope| {
+        let watcher = scope.spawn(move || {
+            let stuck = wait.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+            // Not waited for yet, so that the number is still its own.
+            stuck && Command::new("kill").arg(&pid).status().is_ok()
+        });
+        let mut text = Vec::new();
+        show(&mut child, |bytes| {
+            text.extend_from_slice(bytes);
+            if text.windows(mark.len()).any(|window| window == mark.as_bytes()) {
+                let _ = seen.send(());
+            }
+            // A mark can come in two pieces.
+            text.drain(..text.len().saturating_sub(mark.len()));
+        });
+        drop(seen);
+        watcher.join().unwrap_or(false)
+    });
+    let status = child.wait()?;
+    Ok((!stuck).then_some(status))
+}
+
+/// Started, with its output in pipes.
+fn piped(command: &mut Command) -> anyhow::Result<Child> {
     println!("  $ {}", shown(command));
-    let mut child = command
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
+        .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))
+}
+
+/// Shows what it prints, until it closes its output. `each` is given each piece of standard output.
+fn show(child: &mut Child, mut each: impl FnMut(&[u8])) {
     let (output, errors) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
         scope.spawn(move || errors.map(|mut errors| io::copy(&mut errors, &mut io::stderr())));
@@ -77,10 +115,10 @@ pub fn loudly(command: &mut Command) -> anyhow::Result<ExitStatus> {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut buffer) {
                 let _ = shown.write_all(&buffer[..count]).and_then(|()| shown.flush());
+                each(&buffer[..count]);
             }
         }
     });
-    Ok(child.wait()?)
 }
 
 fn tempfile() -> anyhow::Result<File> {
@@ -88,4 +126,35 @@ fn tempfile() -> anyhow::Result<File> {
     let file = File::options().read(true).write(true).create_new(true).open(&path)?;
     std::fs::remove_file(path)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_command_that_says_its_mark_runs_on() {
+        let status =
+            loudly_past("up now", Duration::from_millis(500), &mut shell("printf 'up '; sleep 0.1; echo now; sleep 1; exit 7"));
+        assert_eq!(status.unwrap().and_then(|status| status.code()), Some(7));
+    }
+
+    #[test]
+    fn one_that_does_not_is_ended() {
+        let started = Instant::now();
+        let status = loudly_past("up now", Duration::from_millis(200), &mut shell("echo up; exec sleep 60"));
+        assert!(status.unwrap().is_none() && started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn one_that_ends_before_is_not_stuck() {
+        let status = loudly_past("up now", Duration::from_secs(60), &mut shell("exit 3"));
+        assert_eq!(status.unwrap().and_then(|status| status.code()), Some(3));
+    }
 }

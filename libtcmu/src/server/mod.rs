@@ -101,7 +101,7 @@ impl Default for ServerOptions {
             reactors: 0,
             workers: 0,
             engine: IoEngine::Auto,
-            poll: Duration::from_micros(250),
+            poll: Duration::from_micros(1000),
             gather: Duration::from_micros(1000),
         }
     }

@@ -78,7 +78,7 @@ impl Default for Config {
             reactors: 0,
             workers: 0,
             io_engine: "auto".into(),
-            poll_microseconds: 250,
+            poll_microseconds: 1000,
             gather_microseconds: 1000,
             standby: true,
             lock_memory: true,

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::{Options, Report, machine, results::Results, vm};
 
-const TARGETS: &str = "^tcmu-runner qcow$;^bare loop on a file$;^null$;^file$";
-const CASES: &str = "^4k randread, depth 1$;^4k rand.*depth 32$;^128k read";
+const TARGETS: &str = "^tcmu-runner qcow$;^bare loop$;^bare loop on a file$;^file$";
+const CASES: &str = "^4k randread, depth (1|4|32)$;^4k randwrite, depth 32, 4 jobs$;^128k read";
 /// Before the name of a part.
 pub(super) const PART: &str = "part: ";
 
@@ -21,7 +21,7 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let mut text = format!(
         "# Where the processor time goes\n\nOn {}: the machine and the disks of [vm.md](vm.md), sampled by `perf record -a -e cpu-clock` 499 \
          times a second on each processor while fio runs, which costs everybody something. Microseconds of the daemon's processor time for \
-         each command that the disk got (tcmu-runner's are of 64 KiB at most), by what it was doing in the kernel; medians of {} rounds of {} s. \
+         each command that the disk got (tcmu-runner's are of 64 KiB at most), by what it was doing in the kernel, and of all others; medians of {} rounds of {} s. \
          Where a processor of that machine waits for the emulator, as it does to read its clock, many samples become one: so the sums are below \
          the scheduler's in vm.md. What is below 1 µs is noise.\n",
         machine(),
@@ -52,6 +52,7 @@ fn table(results: &Results, case: &str) -> String {
         line(part.trim_start_matches(PART), &|target| format!("{:.1}", value(target, part)));
     }
     line("**all**", &|target| format!("**{:.0}**", parts.iter().map(|part| value(target, part)).sum::<f64>()));
+    line("fio and the kernel's threads", &|target| format!("{:.0}", value(target, "others_us")));
     line("I/O operations a second, meanwhile", &|target| format!("{:.0}", value(target, "iops")));
     text + "\n"
 }

@@ -120,7 +120,7 @@ fn take(found: &Value, results: &mut Results) -> bool {
         return false;
     }
     println!("  {target}, {case}: {:.0} IOPS", found["iops"].as_f64().unwrap_or(0.0));
-    for metric in ["iops", "cpu_us_per_io", "switches_per_io", "calls_per_io", "faults_per_io"] {
+    for metric in ["iops", "cpu_us_per_io", "switches_per_io", "calls_per_io", "faults_per_io", "idle", "others_us"] {
         if let Some(value) = found[metric].as_f64() {
             results.add(target, case, metric, value);
         }
@@ -148,13 +148,14 @@ fn report(options: &Options, results: &Results) -> Report {
         "# Disks on a real kernel\n\nOn {}: Debian's kernel under QEMU without hardware help, 2 processors, 4 GiB. Medians of {rounds} rounds \
          of {seconds} s each, all in one boot and taking turns; images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT; ours with \
          requests of up to 1 MiB, as `tcmuctl create` makes disks, tcmu-runner's with 64 KiB, as targetcli does, the bare loops without a limit. Only ratios mean anything.\n\n## Goals\n\n{goals}\n## I/O operations a second\n\n{}\n## Processor time of the daemon, microseconds for each \
-         I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Page faults of the daemon, for 1000 I/Os\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
+         I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Page faults of the daemon, for 1000 I/Os\n\n{}\n## Idle time of the machine's processors, in percent\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
         machine(),
         results.table("iops", thousands),
         results.table("cpu_us_per_io", |value| format!("{value:.0}")),
         results.table("switches_per_io", |value| format!("{value:.2}")),
         results.table("calls_per_io", |value| format!("{value:.2}")),
         results.table("faults_per_io", |value| format!("{:.1}", value * 1000.0)),
+        results.table("idle", |value| format!("{:.0}", value * 100.0)),
         results.table("read_p50_us", |value| format!("{value:.0}")),
         results.table("read_p99_us", |value| format!("{value:.0}")),
     );
