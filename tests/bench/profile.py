@@ -53,7 +53,8 @@ def samples(data):
 
 
 def profile(disk, case, seconds, target, _round):
-    fio = guest.fio(disk, case, seconds + 60)
+    # perf takes long to begin and to end; fio is told to end then.
+    fio = guest.fio(disk, case, seconds + 600)
     load = subprocess.Popen(fio, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stat = f"/sys/block/{os.path.basename(disk)}/stat"
     time.sleep(1)

@@ -25,6 +25,9 @@ const GATHER: Gain = Gain { wins: 10, keeps: 4 };
 const POLL: Gain = Gain { wins: 25, keeps: 12 };
 /// Who works for more than so much of its time, in percent, does not poll.
 const BUSY: u128 = 45;
+/// Nor does who would work longer for each command by more than this, in percent of as many times as more commands would get done: else a
+/// little more gets done for a whole processor.
+const DEAR: u64 = 140;
 /// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them,
 /// but no more than so many.
 const DEEP: u32 = 8;
@@ -64,6 +67,39 @@ struct Gain {
     keeps: u64,
 }
 
+/// Nanoseconds on the wall and of the processor, and the commands that were done in them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    took: u64,
+    worked: u64,
+    commands: u64,
+}
+
+impl Sum {
+    fn of(took: Duration, worked: Duration, commands: u32) -> Sum {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Sum { took: nanoseconds(took), worked: nanoseconds(worked), commands: commands.into() }
+    }
+
+    fn and(self, more: Sum) -> Sum {
+        Sum { took: self.took + more.took, worked: self.worked + more.worked, commands: self.commands + more.commands }
+    }
+
+    fn halved(self) -> Sum {
+        Sum { took: self.took / 2, worked: self.worked / 2, commands: self.commands / 2 }
+    }
+
+    /// Commands a second.
+    fn rate(self) -> u64 {
+        self.commands.saturating_mul(1_000_000_000) / self.took.max(1)
+    }
+
+    /// Nanoseconds of the processor for each command.
+    fn work(self) -> u64 {
+        self.worked / self.commands.max(1)
+    }
+}
+
 /// Which of the ways gets more commands done.
 #[derive(Debug)]
 pub(super) struct Trial {
@@ -79,8 +115,8 @@ pub(super) struct Trial {
     /// Periods since the last trial ended, and until the next one.
     since: u32,
     settled: u32,
-    /// Nanoseconds and commands of the periods of the trials, for each way; those of earlier trials count half as much each time.
-    sums: [(u64, u64); 4],
+    /// Of the periods of the trials, for each way; those of earlier trials count half as much each time.
+    sums: [Sum; 4],
     /// Commands a second in the last period of each way, and in how many rounds of this trial it was better than all that cost less.
     last: [u64; 4],
     won: [u32; 4],
@@ -126,7 +162,7 @@ impl Trial {
             begun: false,
             since: 0,
             settled: SETTLED,
-            sums: [(0, 0); 4],
+            sums: [Sum::default(); 4],
             last: [0; 4],
             won: [0; 4],
             left_out: [0; 4],
@@ -221,14 +257,14 @@ impl Trial {
 
     /// A period ended, which took and worked so long.
     fn ended(&mut self, took: Duration, worked: Duration, commands: u32) {
-        let time = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let now = rate((time, commands.into()));
+        let period = Sum::of(took, worked, commands);
+        let now = period.rate();
         if self.is_settled() {
             self.after(now);
             return;
         }
         let way = self.turn as usize;
-        self.sums[way] = (self.sums[way].0 + time, self.sums[way].1 + u64::from(commands));
+        self.sums[way] = self.sums[way].and(period);
         self.last[way] = now;
         if self.turn == Way::Sleep {
             self.busy = worked.as_nanos() * 100 > took.as_nanos() * BUSY;
@@ -259,14 +295,16 @@ impl Trial {
 
     /// The trial is over: what it found.
     fn judge(&mut self) {
-        let rates @ [sleep, glance, gather, poll] = self.sums.map(rate);
+        let rates @ [sleep, glance, gather, poll] = self.sums.map(Sum::rate);
         let before = self.best;
         let gains = glance * 100 >= sleep * (100 + GLANCE_GAIN);
         self.cheap = if gains { (Way::Glance, glance) } else { (Way::Sleep, sleep) };
         let mut best = self.cheap;
         // What has a price must not win by chance: in most rounds, not only in one by much.
         for (way, rate, gain) in [(Way::Gather, gather, GATHER), (Way::Poll, poll, POLL)] {
-            if rate * 100 >= best.1 * (100 + gain.wins) && self.won[way as usize] > ROUNDS / 2 {
+            let work = |way: Way, per: u64| self.sums[way as usize].work().saturating_mul(per);
+            let dear = way == Way::Poll && work(way, best.1 * 100) > work(best.0, rate * DEAR);
+            if !dear && rate * 100 >= best.1 * (100 + gain.wins) && self.won[way as usize] > ROUNDS / 2 {
                 best = (way, rate);
             }
         }
@@ -275,7 +313,8 @@ impl Trial {
             let hopeless = *left_out == 0 && rate > 0 && rate * 100 < best.1 * HOPELESS;
             *left_out = if hopeless { LEFT_OUT } else { left_out.saturating_sub(1) };
         }
-        tracing::debug!(sleep, glance, gather, poll, busy = self.busy, deep = self.deep, best = ?self.best, "commands a second, by how a reactor waits");
+        let [sleeping_us, .., polling_us] = self.sums.map(|sum| sum.work() / 1000);
+        tracing::debug!(sleep, glance, gather, poll, sleeping_us, polling_us, busy = self.busy, deep = self.deep, best = ?self.best, "commands a second, by how a reactor waits");
         let price = |way| if matches!(way, Way::Gather | Way::Poll) { Some(way) } else { None };
         let same = price(before) == price(self.best);
         self.settled = if same || self.broken { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
@@ -304,19 +343,14 @@ impl Trial {
         }
         let changed = self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
         if changed {
-            (self.settled, self.sums, self.left_out, self.broken) = (SETTLED, [(0, 0); 4], [0; 4], false);
+            (self.settled, self.sums, self.left_out, self.broken) = (SETTLED, [Sum::default(); 4], [0; 4], false);
         }
         if changed || self.since > self.settled {
-            self.sums = self.sums.map(|(time, commands)| (time / 2, commands / 2));
+            self.sums = self.sums.map(Sum::halved);
             let deep = if changed { 0 } else { self.deep / 2 };
             (self.round, self.turn, self.begun, self.won, self.deep) = (0, Way::Sleep, false, [0; 4], deep);
         }
     }
-}
-
-/// Commands a second.
-fn rate((nanoseconds, commands): (u64, u64)) -> u64 {
-    commands.saturating_mul(1_000_000_000) / nanoseconds.max(1)
 }
 
 /// Processor time of this thread. Unlike the time on the wall it does not count what others took.
@@ -398,6 +432,21 @@ mod tests {
         assert_eq!(does([1000, 1000, 1000, 2000], SECOND / 2), Some(Way::Sleep));
         assert_eq!(does([1000, 1200, 1000, 2000], SECOND / 2), Some(Way::Glance));
         assert_eq!(does([1000, 1200, 1500, 2000], SECOND / 2), Some(Way::Gather));
+    }
+
+    #[test]
+    fn a_poll_may_cost_about_what_it_brings() {
+        // 100 us for each of 1000 commands where nobody polls.
+        let polls = |commands: u32, each: u64| {
+            let mut trial = deep();
+            (0..4000).for_each(|_| {
+                let (commands, each) = if trial.way() == Way::Poll { (commands, each) } else { (1000, 100) };
+                trial.ended(SECOND, Duration::from_micros(each) * commands, commands);
+            });
+            trial.best == Way::Poll
+        };
+        assert!(polls(2000, 270) && !polls(2000, 290), "twice as much gets done");
+        assert!(polls(1300, 175) && !polls(1300, 190), "a third more");
     }
 
     #[test]

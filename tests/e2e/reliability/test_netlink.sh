@@ -81,6 +81,9 @@ grep -q "events of the kernel were lost; looking at all devices anew" $LOG || fa
 ! ls -l /proc/"$(host_pid null)"/fd | grep uio || fail "a host has a device that is gone"
 
 # A device takes long to be opened: no other waits for it, of the same handler or another. Whoever enables it is killed.
+python3 clients/listen.py >$W/signals 2>&1 &
+LISTENS=$!
+wait_for 20 grep -q listening $W/signals
 touch $W/slow.wait
 backstore 2 slow fault/$W/slow 1048576 &
 SLOW=$!
@@ -96,8 +99,12 @@ expect "another tcmu-runnerd is running" tcmu-runnerd --config $W/tcmu.toml --ha
 kill -KILL $SLOW
 sleep $OPEN
 [ "$(cat $C/core/user_2/slow/enable)" = 0 ] || fail "it is enabled before it is open"
+# The bus is told of a new device when it is served, but does not wait for that longer than ten seconds.
+wait_for 20 grep "^DeviceAdded user_2/slow opening" $W/signals
 rm $W/slow.wait
 wait_for 10 is_state user_2/slow serving
+wait_for 10 grep "^DeviceChanged user_2/slow serving" $W/signals
+kill $LISTENS
 wait $SLOW 2>/dev/null || true
 remove_backstore 2 slow
 
