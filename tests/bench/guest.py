@@ -222,10 +222,10 @@ class Idle(threading.Thread):
         return sum(fields), fields[3] + fields[4]
 
     def stop(self):
-        """The median: of the load, whatever fio does before it and after it."""
+        """The median: of the load, whatever fio does before it and after it. None if it was over before anything was seen."""
         self.over.set()
         self.join()
-        return statistics.median(self.parts or [0])
+        return statistics.median(self.parts) if self.parts else None
 
 
 # Seconds before fio measures.

@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn a_command_that_says_its_mark_runs_on() {
         let status =
-            loudly_past("up now", Duration::from_millis(500), &mut shell("printf 'up '; sleep 0.1; echo now; sleep 1; exit 7"));
+            loudly_past("up now", Duration::from_secs(2), &mut shell("printf 'up '; sleep 0.1; echo now; sleep 3; exit 7"));
         assert_eq!(status.unwrap().and_then(|status| status.code()), Some(7));
     }
 

@@ -25,8 +25,8 @@ const GATHER: Gain = Gain { wins: 10, keeps: 4 };
 const POLL: Gain = Gain { wins: 25, keeps: 12 };
 /// Who works for more than so much of its time, in percent, does not poll.
 const BUSY: u128 = 45;
-/// Nor does who would work longer for each command by more than this, in percent of as many times as more commands would get done: else a
-/// little more gets done for a whole processor.
+/// Nor is a poll worth it that makes a command so much dearer, in percent: its processor time grows by a larger factor than commands a second
+/// do, times this. A little more would get done for a whole processor.
 const DEAR: u64 = 140;
 /// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them,
 /// but no more than so many.
