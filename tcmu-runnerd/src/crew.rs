@@ -93,7 +93,7 @@ impl Shared {
 
     /// Adds threads while those that are there are stuck, as long as something waits.
     fn watch(self: &Arc<Shared>) {
-        let (mut finished, mut add) = (self.lock().finished, 1);
+        let mut growth = Growth { finished: self.lock().finished, add: 1 };
         loop {
             thread::sleep(STUCK);
             let mut state = self.lock();
@@ -101,16 +101,27 @@ impl Shared {
                 state.watched = false;
                 return;
             }
-            if state.finished == finished {
-                for _ in 0..add.min(state.waiting.len()) {
-                    self.add_thread(&mut state);
-                }
-                add = add.saturating_mul(2);
-            } else {
-                add = 1;
+            for _ in 0..growth.more(state.finished).min(state.waiting.len()) {
+                self.add_thread(&mut state);
             }
-            finished = state.finished;
         }
+    }
+}
+
+/// How many threads to add.
+struct Growth {
+    finished: u64,
+    add: usize,
+}
+
+impl Growth {
+    /// So much was finished until now.
+    fn more(&mut self, finished: u64) -> usize {
+        let stuck = finished == self.finished;
+        self.finished = finished;
+        let more = if stuck { self.add } else { 0 };
+        self.add = if stuck { self.add.saturating_mul(2) } else { 1 };
+        more
     }
 }
 
@@ -148,8 +159,7 @@ mod tests {
     fn what_is_stuck_keeps_nothing_else() {
         let (crew, (release, stuck)) = (Crew::new("test"), mpsc::channel::<()>());
         let stuck = Arc::new(Mutex::new(stuck));
-        // Added one at a time, threads for so many would not be there in time.
-        for _ in 0..1000 {
+        for _ in 0..200 {
             let stuck = stuck.clone();
             crew.spawn(move || {
                 let _ = stuck.lock().unwrap().recv();
@@ -157,8 +167,14 @@ mod tests {
         }
         let (done, other) = mpsc::channel();
         crew.spawn(move || done.send(()).unwrap());
-        other.recv_timeout(LONG / 4).unwrap();
+        other.recv_timeout(LONG).unwrap();
         drop(release);
+    }
+
+    #[test]
+    fn there_are_twice_as_many_more_each_time_until_something_is_finished() {
+        let mut growth = Growth { finished: 7, add: 1 };
+        assert_eq!([7, 7, 7, 7, 8, 8, 8, 9].map(|finished| growth.more(finished)), [1, 2, 4, 8, 0, 1, 2, 0]);
     }
 
     #[test]

@@ -127,6 +127,16 @@ fn what_a_handler_does_not_declare_is_refused_and_told_and_it_goes_on() {
 }
 
 #[test]
+fn whoever_tells_of_refused_calls_waits_for_no_lock_of_those_who_make_them() {
+    let host = Host::start("", &[]);
+    for _ in 0..3 {
+        assert_eq!(host.attempt("storm"), (0, String::new()));
+    }
+    assert!(host.log().contains("the handler tried system call 480, which was refused (ENOSYS)"), "{}", host.log());
+    assert!(host.log().lines().count() < 100, "it is told of once, and not of any number");
+}
+
+#[test]
 fn every_thread_of_a_host_has_one_capability_and_the_filter() {
     let host = Host::start("", &[]);
     let allowed = if root() { DAC_OVERRIDE } else { 0 };

@@ -58,6 +58,30 @@ static int try_fork(void)
     return child < 0 ? -1 : waitpid(child, NULL, 0) < 0;
 }
 
+/* Each of these is refused, and told. */
+#define UNKNOWN 480
+#define MANY 2000
+static void *try_many(void *done)
+{
+    for (long call = UNKNOWN; call < UNKNOWN + MANY; call++)
+        syscall(call);
+    __atomic_store_n((int *)done, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* fork() holds the locks of malloc while the kernel decides: who tells of refused calls must not want them. */
+static int try_storm(void)
+{
+    pthread_t thread;
+    int done = 0;
+
+    if ((errno = pthread_create(&thread, NULL, try_many, &done)) != 0)
+        return -1;
+    while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE))
+        try_fork();
+    return pthread_join(thread, NULL);
+}
+
 /* -1 with errno set, or not */
 static int attempt(const char *what)
 {
@@ -102,6 +126,8 @@ static int attempt(const char *what)
         return syscall(SYS_reboot, 0, 0, 0, NULL) < 0 ? -1 : 0;
     if (strcmp(what, "setuid") == 0)
         return setuid(getuid() + 1);
+    if (strcmp(what, "storm") == 0)
+        return try_storm();
     if (strcmp(what, "unknown") == 0)
         return syscall(4000) < 0 ? -1 : 0;
     if (strcmp(what, "memory") == 0) {

@@ -2,6 +2,7 @@
 mod bench;
 mod demo;
 mod docs;
+mod hang;
 mod install;
 mod package;
 mod packages;

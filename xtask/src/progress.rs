@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context, bail};
 
+use crate::hang;
+
 /// A command as one would type it.
 pub fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -25,6 +27,11 @@ pub fn shown(command: &Command) -> String {
 
 /// Runs a command with its output kept back; a failure shows it. Anything that takes long says so every 10 seconds.
 pub fn quietly(what: &str, command: &mut Command) -> anyhow::Result<()> {
+    quietly_within(Duration::MAX, what, command)
+}
+
+/// The same, for what may hang: after `limit` it is killed with all that it started, and what they were at is shown.
+pub fn quietly_within(limit: Duration, what: &str, command: &mut Command) -> anyhow::Result<()> {
     let started = Instant::now();
     println!("· {what}\n  $ {}", shown(command));
     let mut output = tempfile()?;
@@ -35,10 +42,18 @@ pub fn quietly(what: &str, command: &mut Command) -> anyhow::Result<()> {
         .spawn()
         .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
     let (done, finished) = mpsc::channel::<()>();
+    let pid = child.id();
     let status = thread::scope(|scope| {
         scope.spawn(move || {
-            while finished.recv_timeout(Duration::from_secs(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
-                println!("  ... {} s", started.elapsed().as_secs());
+            let next = || limit.saturating_sub(started.elapsed()).min(Duration::from_secs(10));
+            while finished.recv_timeout(next()) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if started.elapsed() < limit {
+                    println!("  ... {} s", started.elapsed().as_secs());
+                    continue;
+                }
+                println!("  not done in {} s; what it was at:", limit.as_secs());
+                hang::end(pid);
+                let _ = finished.recv();
             }
         });
         let status = child.wait();
@@ -150,6 +165,14 @@ mod tests {
         let started = Instant::now();
         let status = loudly_past("up now", Duration::from_millis(200), &mut shell("echo up; exec sleep 60"));
         assert!(status.unwrap().is_none() && started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_hangs_is_ended_with_all_that_it_started() {
+        let started = Instant::now();
+        let outcome = quietly_within(Duration::from_secs(1), "a test", &mut shell("sh -c 'sleep 10047; :'; :"));
+        assert!(outcome.is_err() && started.elapsed() < Duration::from_secs(60), "{outcome:?}");
+        assert!(hang::tree(std::process::id()).iter().all(|process| !process.line.contains("10047")));
     }
 
     #[test]

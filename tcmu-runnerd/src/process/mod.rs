@@ -7,7 +7,8 @@
 //! | `files` | how many files it may have open |
 //! | `capabilities` | what only root may do, and a host doesn't need |
 //! | `needs` | what a handler declares that it needs: system calls and capabilities |
-//! | `seccomp` | the filter of system calls, and what becomes of those that are refused |
+//! | `seccomp` | the filter of system calls |
+//! | `refusals` | what becomes of those that are refused |
 #![allow(unsafe_code)]
 
 mod capabilities;
@@ -15,6 +16,7 @@ pub mod confinement;
 mod files;
 mod memory;
 mod needs;
+mod refusals;
 mod seccomp;
 
 pub use confinement::Confinement;

@@ -1,23 +1,20 @@
 //! The filter of system calls.
 //!
-//! A call that is not allowed is not done, and the process goes on: the filter hands it to a thread of ours (`seccomp_unotify(2)`), which
-//! answers `EPERM` and says in the log what was tried. Kernels that can't do that (before 5.7) answer `ENOSYS` by themselves, and log
-//! it as an audit message.
+//! A call that is not allowed is not done, and the process goes on: the filter hands it to a thread of ours (`seccomp_unotify(2)`; see
+//! [`super::refusals`]), which answers `EPERM`. Kernels that can't do that (before 5.7) answer `ENOSYS` by themselves, and log it as an
+//! audit message.
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    sync::mpsc,
-    thread,
+    os::fd::{FromRawFd, OwnedFd},
 };
 
-use nix::sys::signal::SigSet;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 use syscalls::Sysno;
 
-use super::needs::Needs;
+use super::{needs::Needs, refusals::Refusals};
 
 // include/uapi/linux/seccomp.h
 const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
@@ -27,8 +24,6 @@ const FLAG_NEW_LISTENER: libc::c_ulong = 1 << 3;
 const FLAG_TSYNC_ESRCH: libc::c_ulong = 1 << 4;
 const RET_TRACE: u32 = 0x7ff0_0000;
 const RET_USER_NOTIF: u32 = 0x7fc0_0000;
-const IOCTL_NOTIF_RECV: libc::Ioctl = libc::_IOWR::<libc::seccomp_notif>(b'!' as u32, 0);
-const IOCTL_NOTIF_SEND: libc::Ioctl = libc::_IOWR::<libc::seccomp_notif_resp>(b'!' as u32, 1);
 /// `BPF_RET | BPF_K`
 const BPF_RETURN: u16 = 0x06;
 
@@ -43,17 +38,12 @@ const NEW_NAMESPACES: u64 = (libc::CLONE_NEWNS
 
 /// Confines all threads of this process, for good.
 pub(super) fn confine(needs: &Needs) -> anyhow::Result<()> {
-    // The listener has to be there before the filter is: starting a thread is among the calls that it answers.
-    let (tell, told) = mpsc::channel::<OwnedFd>();
-    let listening = move || {
-        // It is filtered too: a signal's handler that is refused a call here would wait for itself.
-        SigSet::all().thread_block().map(|()| told.recv().map(|listener| listen(&listener)))
-    };
-    thread::Builder::new().name("tcmu-sandbox".into()).spawn(listening)?;
+    // Those who answer have to be there before the filter is: starting a thread is among the calls that they answer.
+    let refusals = Refusals::begin()?;
     let told = program(needs, SeccompAction::Trace(0)).map(told_instead_of_traced)?;
     match install(&told, FLAG_TSYNC | FLAG_NEW_LISTENER | FLAG_TSYNC_ESRCH) {
         // SAFETY: a new descriptor that is nobody else's.
-        Ok(listener) => Ok(tell.send(unsafe { OwnedFd::from_raw_fd(listener) })?),
+        Ok(listener) => Ok(refusals.answer(unsafe { OwnedFd::from_raw_fd(listener) })?),
         Err(_) => {
             // `ENOSYS` makes libraries take the older call: glibc does without clone3 then.
             let refused = program(needs, SeccompAction::Errno(libc::ENOSYS as u32))?;
@@ -109,41 +99,4 @@ fn install(program: &BpfProgram, flags: libc::c_ulong) -> io::Result<i32> {
     // SAFETY: a program of as many instructions, in the kernel's layout (`seccompiler::sock_filter` has it too), which is only read.
     let done = unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as i32) }
-}
-
-/// Answers calls that are not allowed, and says so once of each.
-fn listen(listener: &OwnedFd) {
-    let mut seen = HashSet::new();
-    loop {
-        // SAFETY: all zeros is what the kernel wants to find.
-        let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-        // SAFETY: the struct of this ioctl.
-        if unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_NOTIF_RECV, &raw mut call) } < 0 {
-            match io::Error::last_os_error().raw_os_error() {
-                // Its caller was interrupted meanwhile.
-                Some(libc::ENOENT | libc::EINTR) => continue,
-                _ => return,
-            }
-        }
-        let name = usize::try_from(call.data.nr).ok().and_then(Sysno::new);
-        let errno = match name {
-            // Its arguments are in memory, where no filter can look: libraries take `clone` instead.
-            None | Some(Sysno::clone3) => libc::ENOSYS,
-            Some(_) => libc::EPERM,
-        };
-        let answer = libc::seccomp_notif_resp { id: call.id, val: 0, error: -errno, flags: 0 };
-        // SAFETY: the struct of this ioctl. It fails if the caller is gone, which is as well.
-        unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_NOTIF_SEND, &raw const answer) };
-        match name {
-            Some(Sysno::clone3) => {}
-            Some(name) if seen.insert(call.data.nr) => tracing::warn!(
-                "the handler tried the system call `{name}`, which was refused (EPERM): its plugin does not declare that it needs `{}`",
-                Needs::word_for(name)
-            ),
-            None if seen.insert(call.data.nr) => {
-                tracing::warn!("the handler tried system call {}, which was refused (ENOSYS)", call.data.nr);
-            }
-            _ => {}
-        }
-    }
 }
