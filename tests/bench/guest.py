@@ -48,8 +48,17 @@ def backstore(plugin, name, settings):
     os.makedirs(path)
     for setting in settings:
         put(f"{path}/control", setting)
-    put(f"{path}/enable", "1")
+    wait_for(lambda: is_enabled(path))
     return path
+
+
+def is_enabled(path):
+    try:
+        put(f"{path}/enable", "1")
+    except BlockingIOError:
+        # A daemon that has just been started keeps the kernel's events back for a moment.
+        return False
+    return True
 
 
 def loopback(path):

@@ -27,7 +27,7 @@ const POLL: Gain = Gain { wins: 25, keeps: 12 };
 const BUSY: u128 = 45;
 /// Nor is a poll worth it that makes a command so much dearer, in percent: its processor time grows by a larger factor than commands a second
 /// do, times this. A little more would get done for a whole processor.
-const DEAR: u64 = 140;
+const DEAR: u64 = 170;
 /// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them,
 /// but no more than so many.
 const DEEP: u32 = 8;
@@ -445,8 +445,8 @@ mod tests {
             });
             trial.best == Way::Poll
         };
-        assert!(polls(2000, 270) && !polls(2000, 290), "twice as much gets done");
-        assert!(polls(1300, 175) && !polls(1300, 190), "a third more");
+        assert!(polls(2000, 330) && !polls(2000, 350), "twice as much gets done");
+        assert!(polls(1300, 215) && !polls(1300, 230), "a third more");
     }
 
     #[test]
