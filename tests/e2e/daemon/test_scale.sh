@@ -66,7 +66,8 @@ echo "$DEVICES devices: the first ten added in $first ms each, the last ten in $
 # Hosts tell now and then that they are there, with or without devices; with them there is one host more, that stands by. What a device
 # adds may be a glance at it each time.
 [ $spent_woken -le $((IDLE * 40)) ] || fail "$spent_woken wakes in $IDLE idle s"
-[ $spent -le $((2 * none + 20000 + IDLE * DEVICES * 20)) ] || fail "idle devices took $spent us, none took $none us"
+# A wake took up to 3.7 ms on a machine that did three other things, and 1.4 ms in the same boot before; who polls takes seconds.
+[ $spent -le $((4 * none + 50000 + IDLE * DEVICES * 20)) ] || fail "idle devices took $spent us, none took $none us"
 # A walk over all devices for each would show as a multiple.
 [ $last -le $((3 * first + 20)) ] || fail "adding became slower: $first ms, then $last ms"
 # What a start takes by itself is the machine's, and no part of this.
