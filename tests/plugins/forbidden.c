@@ -58,7 +58,7 @@ static int try_fork(void)
     return child < 0 ? -1 : waitpid(child, NULL, 0) < 0;
 }
 
-/* Each of these is refused, and told. */
+/* Each of these is refused. */
 #define UNKNOWN 480
 #define MANY 2000
 static void *try_many(void *done)
