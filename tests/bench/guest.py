@@ -169,6 +169,7 @@ TARGETS = {
     "bare loop": Bare(0),
     "bare loop, polling 20 us": Bare(20, only="4k rand"),
     "bare loop, polling 100 us": Bare(100, only="4k rand"),
+    "bare loop, polling 1 ms": Bare(1000, only="depth 1$"),
     "bare loop on a file": Bare(0, IMAGE),
     "LIO fileio": Kernel("fileio_0", [f"fd_dev_name={IMAGE},fd_dev_size={SIZE},fd_buffered_io=1"]),
     "LIO ramdisk": Kernel("rd_mcp_0", [f"rd_pages={SIZE // 4096}"]),

@@ -9,6 +9,9 @@
 //!
 //! Time is counted in looks while polling: reading the clock costs more than a look, and on some machines a system call. How long a look
 //! takes is measured now and then.
+//!
+//! There is no `PAUSE` between two looks: in a virtual machine without hardware help each one leaves the translated code and takes the lock
+//! that other processors need for their timers and interrupts, so that a poll delayed what it waited for.
 use std::{num::NonZeroU64, time::Duration};
 
 use rustix::thread::set_current_timer_slack;
@@ -26,8 +29,6 @@ const LEAST: u32 = 64;
 const MOST_LOOKS: u32 = 1 << 20;
 /// So many measured looks are remembered, or a little more.
 const REMEMBERED: u32 = 256 * LEAST;
-/// A glance: shorter than it takes to sleep and be woken.
-const GLANCE: Duration = Duration::from_micros(20);
 
 /// When to poll or nap, and for how long.
 #[derive(Debug)]
@@ -59,19 +60,19 @@ impl Pacing {
         Pacing { most, nap, most_looks: UNKNOWN, measured: (0, Duration::ZERO), gap: 0, polls: 0, trial }
     }
 
+    /// Whether it would look now.
+    pub(super) fn looks(&self) -> bool {
+        !self.most.is_zero() && self.trial.way() == Way::Poll
+    }
+
     /// There is nothing to do. Looks for something until it is there (`true`), or it is time to sleep.
     pub(super) fn look(&mut self, mut something: impl FnMut() -> bool) -> bool {
-        if self.most.is_zero() {
+        if !self.looks() {
             return false;
         }
-        let most_looks = match self.trial.way() {
-            Way::Sleep | Way::Gather => return false,
-            Way::Glance => self.looks_of(GLANCE),
-            Way::Poll => self.most_looks,
-        };
         // Twice the average gap finds nearly all; in a trial the gap is not known yet.
         let settled = self.trial.is_settled();
-        let window = if settled { (self.gap / 8).clamp(LEAST.min(most_looks), most_looks) } else { most_looks };
+        let window = if settled { (self.gap / 8).clamp(LEAST.min(self.most_looks), self.most_looks) } else { self.most_looks };
         self.polls = self.polls.wrapping_add(1);
         let every = if settled { MEASURE_EVERY } else { MEASURE_IN_TRIAL };
         let measured = self.polls.is_multiple_of(every).then(processor_time);
@@ -80,7 +81,6 @@ impl Pacing {
         while looks < window && !found {
             found = something();
             looks += 1;
-            std::hint::spin_loop();
         }
         if let Some(start) = measured {
             self.measure(processor_time().saturating_sub(start), looks);
@@ -107,12 +107,6 @@ impl Pacing {
     #[inline]
     pub(super) fn did(&mut self, commands: u32, others: bool) {
         self.trial.did(commands, others);
-    }
-
-    /// As many looks as fit into that time, but no more than are allowed.
-    fn looks_of(&self, time: Duration) -> u32 {
-        let looks = u128::from(self.most_looks) * time.min(self.most).as_nanos() / self.most.as_nanos().max(1);
-        u32::try_from(looks).unwrap_or(self.most_looks).max(1)
     }
 
     /// Learns how long looks take. One measurement says little: the clock may have stood still meanwhile, or jumped.
@@ -168,16 +162,6 @@ mod tests {
     fn a_trial_polls_every_time_and_whole() {
         let mut pacing = trying(MOST, Way::Poll);
         assert!((0..1000).all(|_| looks_in_vain(&mut pacing) >= LEAST), "{pacing:?}");
-    }
-
-    #[test]
-    fn a_glance_is_much_shorter_than_a_poll() {
-        let mut pacing = trying(MOST, Way::Glance);
-        let glance = pacing.looks_of(GLANCE);
-        assert_eq!(glance, pacing.most_looks / 50);
-        assert_eq!(looks_in_vain(&mut pacing), glance);
-        let short = polling(Duration::from_micros(5));
-        assert_eq!(short.looks_of(GLANCE), short.most_looks, "no longer than a poll may be");
     }
 
     #[test]

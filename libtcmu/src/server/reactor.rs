@@ -1,6 +1,6 @@
 //! A thread that serves devices: it waits for their descriptors and for completions from elsewhere, and gives each its turn.
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     os::fd::AsFd,
     sync::{
@@ -126,7 +126,7 @@ struct Serving {
     reactor: Arc<Reactor>,
     waiter: Waiter,
     pacing: Pacing,
-    devices: HashMap<usize, Served>,
+    devices: BTreeMap<usize, Served>,
     /// Devices whose last turn left entries behind.
     more: Vec<usize>,
     /// Devices that had something to do since the thread slept last: their rings are looked at before it sleeps again.
@@ -151,7 +151,7 @@ impl Serving {
             reactor,
             waiter,
             pacing: Pacing::new(options.poll, options.gather),
-            devices: HashMap::new(),
+            devices: BTreeMap::new(),
             more: Vec::new(),
             busy: Vec::with_capacity(MOST_BUSY),
             taken: 0,
@@ -205,6 +205,9 @@ impl Serving {
 
     /// Looks at the busy rings for a while; whether there is something to do.
     fn look(&mut self) -> bool {
+        if !self.pacing.looks() {
+            return false;
+        }
         self.busy.retain(|key| self.devices.contains_key(key));
         let Serving { pacing, devices, busy, reactor, .. } = self;
         if busy.is_empty() {

@@ -14,23 +14,23 @@ const PAUSE: Duration = Duration::from_millis(400);
 /// Rounds of a trial, in which each way has its turn.
 const ROUNDS: u32 = 3;
 /// Periods until the next trial: more each time that it finds the same, and so many times as many where all its rounds did.
-const SETTLED: u32 = 20;
+const SETTLED: u32 = 40;
 const MOST_SETTLED: u32 = 960;
 const UNANIMOUS: u32 = 3;
-/// A glance has to get so much more done, in percent.
-const GLANCE_GAIN: u64 = 3;
-/// And naps so much more than what keeps nobody waiting, polling so much more than what takes no processor; afterwards at least so much, or
+/// Naps have to get so much more done than sleeping at once, in percent, and polling so much more than both; afterwards at least so much, or
 /// the trial was wrong.
 const GATHER: Gain = Gain { wins: 10, keeps: 4 };
-const POLL: Gain = Gain { wins: 25, keeps: 12 };
+const POLL: Gain = Gain { wins: 40, keeps: 15 };
 /// Who works for more than so much of its time, in percent, does not poll.
-const BUSY: u128 = 45;
+const BUSY: u64 = 45;
 /// Nor is a poll worth it that makes a command so much dearer, in percent: its processor time grows by a larger factor than commands a second
 /// do, times this. A little more would get done for a whole processor.
 const DEAR: u64 = 170;
 /// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them,
 /// but no more than so many.
 const DEEP: u32 = 8;
+/// They are not where a reactor that sleeps at once takes so many at once on average: it gathers already.
+const GATHERS: u64 = 6;
 const GATHERED: u32 = 4;
 const MOST_GATHERED: u32 = 8;
 /// Where so many naps in a row bring no more commands than this, nobody naps for the rest of the period: fewer are under way than before.
@@ -49,17 +49,15 @@ const AVERAGED: u64 = 8;
 pub(super) enum Way {
     /// Sleep at once.
     Sleep,
-    /// Look for a moment.
-    Glance,
     /// Sleep at once, and nap after being woken.
     Gather,
     /// Look as long as it is allowed.
     Poll,
 }
 
-const WAYS: [Way; 4] = [Way::Sleep, Way::Glance, Way::Gather, Way::Poll];
+const WAYS: [Way; 3] = [Way::Sleep, Way::Gather, Way::Poll];
 /// Of these, where nothing else may be tried.
-const ONLY_SLEEP: [bool; 4] = [true, false, false, false];
+const ONLY_SLEEP: [bool; 3] = [true, false, false];
 
 /// What a way that has a price has to bring, in percent.
 struct Gain {
@@ -67,26 +65,32 @@ struct Gain {
     keeps: u64,
 }
 
-/// Nanoseconds on the wall and of the processor, and the commands that were done in them.
+/// Nanoseconds on the wall and of the processor, the commands that were done in them, and how often some were taken.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     took: u64,
     worked: u64,
     commands: u64,
+    batches: u64,
 }
 
 impl Sum {
-    fn of(took: Duration, worked: Duration, commands: u32) -> Sum {
+    fn of(took: Duration, worked: Duration, commands: u32, batches: u32) -> Sum {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Sum { took: nanoseconds(took), worked: nanoseconds(worked), commands: commands.into() }
+        Sum { took: nanoseconds(took), worked: nanoseconds(worked), commands: commands.into(), batches: batches.into() }
     }
 
     fn and(self, more: Sum) -> Sum {
-        Sum { took: self.took + more.took, worked: self.worked + more.worked, commands: self.commands + more.commands }
+        Sum {
+            took: self.took + more.took,
+            worked: self.worked + more.worked,
+            commands: self.commands + more.commands,
+            batches: self.batches + more.batches,
+        }
     }
 
     fn halved(self) -> Sum {
-        Sum { took: self.took / 2, worked: self.worked / 2, commands: self.commands / 2 }
+        Sum { took: self.took / 2, worked: self.worked / 2, commands: self.commands / 2, batches: self.batches / 2 }
     }
 
     /// Commands a second.
@@ -98,13 +102,18 @@ impl Sum {
     fn work(self) -> u64 {
         self.worked / self.commands.max(1)
     }
+
+    /// Commands that were taken at once, on average.
+    fn batch(self) -> u64 {
+        self.commands / self.batches.max(1)
+    }
 }
 
 /// Which of the ways gets more commands done.
 #[derive(Debug)]
 pub(super) struct Trial {
     /// Those that may be tried.
-    may: [bool; 4],
+    may: [bool; 3],
     /// Commands come often enough for a trial. Where they don't, nobody polls.
     dense: bool,
     /// Rounds of this trial that are over, and the way whose turn it is.
@@ -116,12 +125,12 @@ pub(super) struct Trial {
     since: u32,
     settled: u32,
     /// Of the periods of the trials, for each way; those of earlier trials count half as much each time.
-    sums: [Sum; 4],
+    sums: [Sum; 3],
     /// Commands a second in the last period of each way, and in how many rounds of this trial it was better than all that cost less.
-    last: [u64; 4],
-    won: [u32; 4],
+    last: [u64; 3],
+    won: [u32; 3],
     /// Trials that each way is left out of.
-    left_out: [u32; 4],
+    left_out: [u32; 3],
     /// It works for much of its time.
     busy: bool,
     /// The most commands that were taken at once since the trial began, or half of that in the one before.
@@ -133,9 +142,9 @@ pub(super) struct Trial {
     vain: u32,
     /// The time on the wall for each command in the last period.
     each: Duration,
-    /// What the last trial found, and what it found best of what costs nothing, with its commands a second.
+    /// What the last trial found, and the commands a second of sleeping at once.
     best: Way,
-    cheap: (Way, u64),
+    sleeping: u64,
     /// What won a trial got less done afterwards.
     broken: bool,
     /// Commands a second after it, and on average of late.
@@ -144,16 +153,17 @@ pub(super) struct Trial {
     /// When the period began, and this thread's processor time then.
     start: Option<(Instant, Duration)>,
     commands: u32,
+    batches: u32,
     rounds: u32,
 }
 
 impl Trial {
     /// Of sleeping, and of looking and napping where that may be done.
     pub(super) fn new(looks: bool, naps: bool) -> Trial {
-        Trial::of([true, looks, naps, looks])
+        Trial::of([true, naps, looks])
     }
 
-    fn of(may: [bool; 4]) -> Trial {
+    fn of(may: [bool; 3]) -> Trial {
         Trial {
             may,
             dense: false,
@@ -162,10 +172,10 @@ impl Trial {
             begun: false,
             since: 0,
             settled: SETTLED,
-            sums: [Sum::default(); 4],
-            last: [0; 4],
-            won: [0; 4],
-            left_out: [0; 4],
+            sums: [Sum::default(); 3],
+            last: [0; 3],
+            won: [0; 3],
+            left_out: [0; 3],
             busy: false,
             deep: 0,
             shared: (false, false),
@@ -173,12 +183,13 @@ impl Trial {
             vain: 0,
             each: Duration::ZERO,
             best: Way::Sleep,
-            cheap: (Way::Sleep, 0),
+            sleeping: 0,
             broken: false,
             rate: 0,
             average: 0,
             start: None,
             commands: 0,
+            batches: 0,
             rounds: 0,
         }
     }
@@ -190,7 +201,7 @@ impl Trial {
             () if self.is_settled() => self.best,
             () => self.turn,
         };
-        if way == Way::Gather && (self.is_shared() || self.vain >= VAIN) { self.cheap.0 } else { way }
+        if way == Way::Gather && (self.is_shared() || self.vain >= VAIN) { Way::Sleep } else { way }
     }
 
     /// A trial is over, and the next one has not begun.
@@ -219,6 +230,7 @@ impl Trial {
             return;
         }
         self.commands = self.commands.saturating_add(commands);
+        self.batches = self.batches.saturating_add(u32::from(commands > 0));
         self.deep = self.deep.max(commands);
         self.shared.0 |= others;
         if std::mem::take(&mut self.napped) {
@@ -234,7 +246,7 @@ impl Trial {
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
         let Some((start, worked)) = self.start else {
-            (self.start, self.commands) = (Some((now, processor_time())), 0);
+            self.begin(now, processor_time());
             return;
         };
         let took = now - start;
@@ -242,22 +254,27 @@ impl Trial {
             *self = Trial { start: Some((now, processor_time())), ..Trial::of(self.may) };
         } else if self.dense && !self.is_settled() && !self.begun {
             if took >= CHANGING {
-                (self.begun, self.start, self.commands, self.vain) = (true, Some((now, processor_time())), 0, 0);
+                (self.begun, self.vain) = (true, 0);
+                self.begin(now, processor_time());
             }
         } else if took >= PERIOD && self.commands >= COMMANDS {
             let work = processor_time();
             self.each = took / self.commands;
             if self.dense {
-                self.ended(took, work.saturating_sub(worked), self.commands);
+                self.ended(Sum::of(took, work.saturating_sub(worked), self.commands, self.batches));
             }
             (self.shared, self.vain) = ((false, self.shared.0), 0);
-            (self.dense, self.start, self.commands) = (true, Some((now, work)), 0);
+            self.dense = true;
+            self.begin(now, work);
         }
     }
 
-    /// A period ended, which took and worked so long.
-    fn ended(&mut self, took: Duration, worked: Duration, commands: u32) {
-        let period = Sum::of(took, worked, commands);
+    /// A period begins.
+    fn begin(&mut self, now: Instant, worked: Duration) {
+        (self.start, self.commands, self.batches) = (Some((now, worked)), 0, 0);
+    }
+
+    fn ended(&mut self, period: Sum) {
         let now = period.rate();
         if self.is_settled() {
             self.after(now);
@@ -267,7 +284,7 @@ impl Trial {
         self.sums[way] = self.sums[way].and(period);
         self.last[way] = now;
         if self.turn == Way::Sleep {
-            self.busy = worked.as_nanos() * 100 > took.as_nanos() * BUSY;
+            self.busy = period.worked.saturating_mul(100) > period.took.saturating_mul(BUSY);
         }
         self.begun = false;
         let next = WAYS[way + 1..].iter().copied().find(|way| self.is_worth_trying(*way));
@@ -276,7 +293,7 @@ impl Trial {
             for way in 1..WAYS.len() {
                 self.won[way] += u32::from(self.last[..way].iter().all(|cheaper| self.last[way] > *cheaper));
             }
-            self.last = [0; 4];
+            self.last = [0; 3];
             self.round += 1;
             if self.is_settled() {
                 self.judge();
@@ -286,8 +303,8 @@ impl Trial {
 
     fn is_worth_trying(&self, way: Way) -> bool {
         let likely = match way {
-            Way::Sleep | Way::Glance => true,
-            Way::Gather => self.deep >= DEEP && !self.is_shared(),
+            Way::Sleep => true,
+            Way::Gather => self.deep >= DEEP && !self.is_shared() && self.sums[Way::Sleep as usize].batch() < GATHERS,
             Way::Poll => !self.busy,
         };
         likely && self.may[way as usize] && self.left_out[way as usize] == 0
@@ -295,11 +312,10 @@ impl Trial {
 
     /// The trial is over: what it found.
     fn judge(&mut self) {
-        let rates @ [sleep, glance, gather, poll] = self.sums.map(Sum::rate);
-        let before = self.best;
-        let gains = glance * 100 >= sleep * (100 + GLANCE_GAIN);
-        self.cheap = if gains { (Way::Glance, glance) } else { (Way::Sleep, sleep) };
-        let mut best = self.cheap;
+        let rates @ [sleep, gather, poll] = self.sums.map(Sum::rate);
+        let before = std::mem::replace(&mut self.best, Way::Sleep);
+        self.sleeping = sleep;
+        let mut best = (Way::Sleep, sleep);
         // What has a price must not win by chance: in most rounds, not only in one by much.
         for (way, rate, gain) in [(Way::Gather, gather, GATHER), (Way::Poll, poll, POLL)] {
             let work = |way: Way, per: u64| self.sums[way as usize].work().saturating_mul(per);
@@ -314,11 +330,10 @@ impl Trial {
             *left_out = if hopeless { LEFT_OUT } else { left_out.saturating_sub(1) };
         }
         let [sleeping_us, .., polling_us] = self.sums.map(|sum| sum.work() / 1000);
-        tracing::debug!(sleep, glance, gather, poll, sleeping_us, polling_us, busy = self.busy, deep = self.deep, best = ?self.best, "commands a second, by how a reactor waits");
-        let price = |way| if matches!(way, Way::Gather | Way::Poll) { Some(way) } else { None };
-        let same = price(before) == price(self.best);
-        self.settled = if same || self.broken { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
-        if price(self.best).is_some() && self.won[self.best as usize] == ROUNDS {
+        let batch = self.sums[Way::Sleep as usize].batch();
+        tracing::debug!(sleep, gather, poll, sleeping_us, polling_us, batch, busy = self.busy, deep = self.deep, best = ?self.best, "commands a second, by how a reactor waits");
+        self.settled = if before == self.best || self.broken { (2 * self.settled).min(MOST_SETTLED) } else { SETTLED };
+        if self.best != Way::Sleep && self.won[self.best as usize] == ROUNDS {
             self.settled = self.settled.max(UNANIMOUS * SETTLED);
         }
         self.since = 0;
@@ -333,22 +348,22 @@ impl Trial {
             self.rate = self.average;
         }
         let keeps = match self.best {
-            Way::Sleep | Way::Glance => 0,
+            Way::Sleep => 0,
             Way::Gather => 100 + GATHER.keeps,
             Way::Poll => 100 + POLL.keeps,
         };
-        if since == 2 * AVERAGED && self.average * 100 < self.cheap.1 * keeps {
+        if since == 2 * AVERAGED && self.average * 100 < self.sleeping * keeps {
             // Nor by what a trial does to the load.
-            (self.best, self.broken) = (self.cheap.0, true);
+            (self.best, self.broken) = (Way::Sleep, true);
         }
         let changed = self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
         if changed {
-            (self.settled, self.sums, self.left_out, self.broken) = (SETTLED, [Sum::default(); 4], [0; 4], false);
+            (self.settled, self.sums, self.left_out, self.broken) = (SETTLED, [Sum::default(); 3], [0; 3], false);
         }
         if changed || self.since > self.settled {
             self.sums = self.sums.map(Sum::halved);
             let deep = if changed { 0 } else { self.deep / 2 };
-            (self.round, self.turn, self.begun, self.won, self.deep) = (0, Way::Sleep, false, [0; 4], deep);
+            (self.round, self.turn, self.begun, self.won, self.deep) = (0, Way::Sleep, false, [0; 3], deep);
         }
     }
 }
@@ -395,43 +410,46 @@ mod tests {
         Trial { dense: true, deep: 32, ..Trial::new(true, true) }
     }
 
+    /// A second in which commands came one by one.
+    fn period(worked: Duration, commands: u32) -> Sum {
+        Sum::of(SECOND, worked, commands, commands)
+    }
+
     /// What a trial does in most of many periods, where so many commands are done in a second by each way, and so much of a second is
     /// worked.
-    fn does(rates: [u32; 4], worked: Duration) -> Option<Way> {
+    fn does(rates: [u32; 3], worked: Duration) -> Option<Way> {
         most_of(deep(), rates, worked, 32)
     }
 
-    fn most_of(mut trial: Trial, rates: [u32; 4], worked: Duration, deep: u32) -> Option<Way> {
-        let mut times = [0; 4];
+    fn most_of(mut trial: Trial, rates: [u32; 3], worked: Duration, deep: u32) -> Option<Way> {
+        let mut times = [0; 3];
         let periods = 4000;
         for _ in 0..periods {
             let way = trial.way();
             times[way as usize] += 1;
             trial.deep = deep;
-            trial.ended(SECOND, worked, rates[way as usize]);
+            trial.ended(period(worked, rates[way as usize]));
         }
         WAYS.into_iter().find(|way| times[*way as usize] * 100 >= periods * 95)
     }
 
     #[test]
     fn what_gets_more_done_is_done() {
-        assert_eq!(does([1000, 1000, 1000, 2000], IDLE), Some(Way::Poll));
-        assert_eq!(does([1000, 1200, 1000, 2000], IDLE), Some(Way::Poll));
-        assert_eq!(does([2000, 1000, 1000, 1000], IDLE), Some(Way::Sleep));
-        assert_eq!(does([1000, 1000, 1000, 1010], IDLE), Some(Way::Sleep), "polling has its price");
-        assert_eq!(does([1000, 1200, 1000, 1300], IDLE), Some(Way::Glance), "and must be worth that against a glance");
-        assert_eq!(does([1000, 1000, 1000, 1000], IDLE), Some(Way::Sleep));
-        assert_eq!(does([1000, 1000, 1500, 1000], IDLE), Some(Way::Gather));
-        assert_eq!(does([1000, 1000, 1050, 1000], IDLE), Some(Way::Sleep), "a nap keeps somebody waiting");
-        assert_eq!(does([1000, 1000, 1500, 1600], IDLE), Some(Way::Gather), "and takes no processor");
-        assert_eq!(does([1000, 1000, 1500, 2000], IDLE), Some(Way::Poll));
+        assert_eq!(does([1000, 1000, 2000], IDLE), Some(Way::Poll));
+        assert_eq!(does([2000, 1000, 1000], IDLE), Some(Way::Sleep));
+        assert_eq!(does([1000, 1000, 1010], IDLE), Some(Way::Sleep), "polling has its price");
+        assert_eq!(does([1000, 1000, 1300], IDLE), Some(Way::Sleep), "so much is not enough");
+        assert_eq!(does([1000, 1000, 1000], IDLE), Some(Way::Sleep));
+        assert_eq!(does([1000, 1500, 1000], IDLE), Some(Way::Gather));
+        assert_eq!(does([1000, 1050, 1000], IDLE), Some(Way::Sleep), "a nap keeps somebody waiting");
+        assert_eq!(does([1000, 1500, 1600], IDLE), Some(Way::Gather), "and takes no processor");
+        assert_eq!(does([1000, 1500, 2200], IDLE), Some(Way::Poll));
     }
 
     #[test]
     fn who_is_busy_does_not_poll() {
-        assert_eq!(does([1000, 1000, 1000, 2000], SECOND / 2), Some(Way::Sleep));
-        assert_eq!(does([1000, 1200, 1000, 2000], SECOND / 2), Some(Way::Glance));
-        assert_eq!(does([1000, 1200, 1500, 2000], SECOND / 2), Some(Way::Gather));
+        assert_eq!(does([1000, 1000, 2000], SECOND / 2), Some(Way::Sleep));
+        assert_eq!(does([1000, 1500, 2000], SECOND / 2), Some(Way::Gather));
     }
 
     #[test]
@@ -441,24 +459,38 @@ mod tests {
             let mut trial = deep();
             (0..4000).for_each(|_| {
                 let (commands, each) = if trial.way() == Way::Poll { (commands, each) } else { (1000, 100) };
-                trial.ended(SECOND, Duration::from_micros(each) * commands, commands);
+                trial.ended(Sum::of(SECOND, Duration::from_micros(each) * commands, commands, commands));
             });
             trial.best == Way::Poll
         };
         assert!(polls(2000, 330) && !polls(2000, 350), "twice as much gets done");
-        assert!(polls(1300, 215) && !polls(1300, 230), "a third more");
+        assert!(polls(1500, 250) && !polls(1500, 260), "half more");
     }
 
     #[test]
     fn nobody_naps_with_few_commands_under_way() {
-        assert_eq!(most_of(deep(), [1000, 1000, 2000, 1000], IDLE, DEEP - 1), Some(Way::Sleep));
+        assert_eq!(most_of(deep(), [1000, 2000, 1000], IDLE, DEEP - 1), Some(Way::Sleep));
+    }
+
+    #[test]
+    fn who_takes_many_at_once_does_not_nap() {
+        let naps = |batch: u32| {
+            let mut trial = deep();
+            (0..4000).for_each(|_| {
+                let commands = if trial.way() == Way::Gather { 2000 } else { 1000 };
+                trial.deep = 128;
+                trial.ended(Sum::of(SECOND, IDLE, commands, commands / batch));
+            });
+            trial.best == Way::Gather
+        };
+        assert!(naps(1) && naps(5) && !naps(6) && !naps(20));
     }
 
     #[test]
     fn what_may_not_be_done_is_not_done() {
         let only = |looks, naps| Trial { dense: true, ..Trial::new(looks, naps) };
-        assert_eq!(most_of(only(true, false), [1000, 1000, 3000, 2000], IDLE, 32), Some(Way::Poll));
-        assert_eq!(most_of(only(false, true), [1000, 3000, 2000, 3000], IDLE, 32), Some(Way::Gather));
+        assert_eq!(most_of(only(true, false), [1000, 3000, 2000], IDLE, 32), Some(Way::Poll));
+        assert_eq!(most_of(only(false, true), [1000, 2000, 3000], IDLE, 32), Some(Way::Gather));
     }
 
     #[test]
@@ -504,7 +536,7 @@ mod tests {
             let way = trial.way();
             tried += u32::from(way == Way::Gather);
             trial.deep = 32;
-            trial.ended(SECOND, IDLE, if way == Way::Gather { 500 } else { 1000 });
+            trial.ended(period(IDLE, if way == Way::Gather { 500 } else { 1000 }));
         }
         assert!((3..15).contains(&tried), "{tried} of 10000 periods");
     }
@@ -513,13 +545,13 @@ mod tests {
     fn a_change_calls_for_a_new_trial() {
         let mut trial = deep();
         while !trial.is_settled() {
-            trial.ended(SECOND, IDLE, 1000);
+            trial.ended(period(IDLE, 1000));
         }
-        (0..AVERAGED + 2).for_each(|_| trial.ended(SECOND, IDLE, 1000));
-        trial.ended(SECOND, IDLE, 3000);
+        (0..AVERAGED + 2).for_each(|_| trial.ended(period(IDLE, 1000)));
+        trial.ended(period(IDLE, 3000));
         assert!(trial.is_settled(), "that was one period");
         let periods = (1..).take_while(|_| {
-            trial.ended(SECOND, IDLE, 3000);
+            trial.ended(period(IDLE, 3000));
             trial.is_settled()
         });
         assert!(periods.count() < 8, "{trial:?}");
@@ -536,7 +568,7 @@ mod tests {
                 trial.deep = 32;
                 // In a trial it is far better, afterwards it is not.
                 let commands = if way == dear && !trial.is_settled() { 2000 } else { 1000 };
-                trial.ended(SECOND, IDLE, commands);
+                trial.ended(period(IDLE, commands));
             }
             assert!(done < 400, "{dear:?} in {done} of 1000 periods");
         }
@@ -553,7 +585,7 @@ mod tests {
             dear += u32::from(matches!(trial.way(), Way::Gather | Way::Poll));
             trial.deep = 32;
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            trial.ended(SECOND, IDLE, 1000 + random % 2000);
+            trial.ended(period(IDLE, 1000 + random % 2000));
         }
         assert!(tried < periods / 20, "{tried} of {periods} periods were tried in");
         assert!(dear < periods / 10, "polled or napped in {dear} of {periods} periods");

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{packages, progress::quietly, root, vm::Vm};
 
-const BARE: &[&str] = &["bare loop", "bare loop, polling 20 us", "bare loop, polling 100 us"];
+const BARE: &[&str] = &["bare loop", "bare loop, polling 20 us", "bare loop, polling 100 us", "bare loop, polling 1 ms"];
 const RUNNER: &[&str] = &["tcmu-runner qcow"];
 
 /// The bare loop with one `preadv` or `pwritev` for each entry.
