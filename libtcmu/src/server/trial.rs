@@ -20,7 +20,7 @@ const UNANIMOUS: u32 = 3;
 /// Naps have to get so much more done than sleeping at once, in percent, and polling so much more than both; afterwards at least so much, or
 /// the trial was wrong.
 const GATHER: Gain = Gain { wins: 10, keeps: 4 };
-const POLL: Gain = Gain { wins: 40, keeps: 15 };
+const POLL: Gain = Gain { wins: 25, keeps: 12 };
 /// Who works for more than so much of its time, in percent, does not poll.
 const BUSY: u64 = 45;
 /// Nor is a poll worth it that makes a command so much dearer, in percent: its processor time grows by a larger factor than commands a second
@@ -438,12 +438,12 @@ mod tests {
         assert_eq!(does([1000, 1000, 2000], IDLE), Some(Way::Poll));
         assert_eq!(does([2000, 1000, 1000], IDLE), Some(Way::Sleep));
         assert_eq!(does([1000, 1000, 1010], IDLE), Some(Way::Sleep), "polling has its price");
-        assert_eq!(does([1000, 1000, 1300], IDLE), Some(Way::Sleep), "so much is not enough");
+        assert_eq!(does([1000, 1000, 1200], IDLE), Some(Way::Sleep), "so much is not enough");
         assert_eq!(does([1000, 1000, 1000], IDLE), Some(Way::Sleep));
         assert_eq!(does([1000, 1500, 1000], IDLE), Some(Way::Gather));
         assert_eq!(does([1000, 1050, 1000], IDLE), Some(Way::Sleep), "a nap keeps somebody waiting");
         assert_eq!(does([1000, 1500, 1600], IDLE), Some(Way::Gather), "and takes no processor");
-        assert_eq!(does([1000, 1500, 2200], IDLE), Some(Way::Poll));
+        assert_eq!(does([1000, 1500, 2000], IDLE), Some(Way::Poll));
     }
 
     #[test]
@@ -464,7 +464,7 @@ mod tests {
             trial.best == Way::Poll
         };
         assert!(polls(2000, 330) && !polls(2000, 350), "twice as much gets done");
-        assert!(polls(1500, 250) && !polls(1500, 260), "half more");
+        assert!(polls(1300, 215) && !polls(1300, 230), "a third more");
     }
 
     #[test]
