@@ -7,6 +7,7 @@
  */
 #define _DEFAULT_SOURCE
 #include <err.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/target_core_user.h>
 #include <poll.h>
@@ -136,8 +137,12 @@ int main(int argc, char **argv)
 			struct pollfd wait = { .fd = fd, .events = POLLIN };
 
 			poll(&wait, 1, -1);
-			if (read(fd, &word, 4) != 4)
+			if (read(fd, &word, 4) != 4) {
+				/* The device was removed. */
+				if (errno == EIO)
+					return 0;
 				err(1, "read");
+			}
 			continue;
 		}
 		while (tail != __atomic_load_n(&box->cmd_head, __ATOMIC_ACQUIRE)) {

@@ -306,6 +306,7 @@ def run(measured):
     with open(IMAGE, "wb") as image:
         for _ in range(SIZE >> 20):
             image.write(os.urandom(1 << 10) * 1024)
+    measurements = 0
     for round in range(arguments.rounds):
         # Another order each time, so that nobody is always the first.
         order = targets[round % len(targets):] + targets[:round % len(targets)]
@@ -315,7 +316,10 @@ def run(measured):
             for case in [case for case in cases if re.search(getattr(target, "only", ""), case)]:
                 found = measured(disk, case, arguments.seconds, target, round)
                 print(json.dumps({"round": round, "target": name, "case": case, **found}), flush=True)
+                measurements += 1
             target.stop()
+    # One that got lost on the way must not go unnoticed.
+    print(json.dumps({"measurements": measurements}), flush=True)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ const DEAR: u64 = 170;
 /// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them,
 /// but no more than so many.
 const DEEP: u32 = 8;
-/// They are not where a reactor that sleeps at once takes so many at once on average: it gathers already.
-const GATHERS: u64 = 6;
 const GATHERED: u32 = 4;
 const MOST_GATHERED: u32 = 8;
+/// They are not tried where a reactor that sleeps at once takes so many at once on average.
+const PLENTY: u64 = 6;
 /// Where so many naps in a row bring no more commands than this, nobody naps for the rest of the period: fewer are under way than before.
 const VAIN: u32 = 4;
 const FEW: u32 = 2;
@@ -56,8 +56,10 @@ pub(super) enum Way {
 }
 
 const WAYS: [Way; 3] = [Way::Sleep, Way::Gather, Way::Poll];
+/// Something of each way, in that order.
+type Each<T> = [T; WAYS.len()];
 /// Of these, where nothing else may be tried.
-const ONLY_SLEEP: [bool; 3] = [true, false, false];
+const ONLY_SLEEP: Each<bool> = [true, false, false];
 
 /// What a way that has a price has to bring, in percent.
 struct Gain {
@@ -113,7 +115,7 @@ impl Sum {
 #[derive(Debug)]
 pub(super) struct Trial {
     /// Those that may be tried.
-    may: [bool; 3],
+    may: Each<bool>,
     /// Commands come often enough for a trial. Where they don't, nobody polls.
     dense: bool,
     /// Rounds of this trial that are over, and the way whose turn it is.
@@ -125,12 +127,12 @@ pub(super) struct Trial {
     since: u32,
     settled: u32,
     /// Of the periods of the trials, for each way; those of earlier trials count half as much each time.
-    sums: [Sum; 3],
+    sums: Each<Sum>,
     /// Commands a second in the last period of each way, and in how many rounds of this trial it was better than all that cost less.
-    last: [u64; 3],
-    won: [u32; 3],
+    last: Each<u64>,
+    won: Each<u32>,
     /// Trials that each way is left out of.
-    left_out: [u32; 3],
+    left_out: Each<u32>,
     /// It works for much of its time.
     busy: bool,
     /// The most commands that were taken at once since the trial began, or half of that in the one before.
@@ -163,7 +165,7 @@ impl Trial {
         Trial::of([true, naps, looks])
     }
 
-    fn of(may: [bool; 3]) -> Trial {
+    fn of(may: Each<bool>) -> Trial {
         Trial {
             may,
             dense: false,
@@ -172,10 +174,10 @@ impl Trial {
             begun: false,
             since: 0,
             settled: SETTLED,
-            sums: [Sum::default(); 3],
-            last: [0; 3],
-            won: [0; 3],
-            left_out: [0; 3],
+            sums: Each::default(),
+            last: Each::default(),
+            won: Each::default(),
+            left_out: Each::default(),
             busy: false,
             deep: 0,
             shared: (false, false),
@@ -293,7 +295,7 @@ impl Trial {
             for way in 1..WAYS.len() {
                 self.won[way] += u32::from(self.last[..way].iter().all(|cheaper| self.last[way] > *cheaper));
             }
-            self.last = [0; 3];
+            self.last = Each::default();
             self.round += 1;
             if self.is_settled() {
                 self.judge();
@@ -304,7 +306,7 @@ impl Trial {
     fn is_worth_trying(&self, way: Way) -> bool {
         let likely = match way {
             Way::Sleep => true,
-            Way::Gather => self.deep >= DEEP && !self.is_shared() && self.sums[Way::Sleep as usize].batch() < GATHERS,
+            Way::Gather => self.deep >= DEEP && !self.is_shared() && self.sums[Way::Sleep as usize].batch() < PLENTY,
             Way::Poll => !self.busy,
         };
         likely && self.may[way as usize] && self.left_out[way as usize] == 0
@@ -313,7 +315,7 @@ impl Trial {
     /// The trial is over: what it found.
     fn judge(&mut self) {
         let rates @ [sleep, gather, poll] = self.sums.map(Sum::rate);
-        let before = std::mem::replace(&mut self.best, Way::Sleep);
+        let before = self.best;
         self.sleeping = sleep;
         let mut best = (Way::Sleep, sleep);
         // What has a price must not win by chance: in most rounds, not only in one by much.
@@ -358,12 +360,12 @@ impl Trial {
         }
         let changed = self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
         if changed {
-            (self.settled, self.sums, self.left_out, self.broken) = (SETTLED, [Sum::default(); 3], [0; 3], false);
+            (self.settled, self.sums, self.left_out, self.broken) = (SETTLED, Each::default(), Each::default(), false);
         }
         if changed || self.since > self.settled {
             self.sums = self.sums.map(Sum::halved);
             let deep = if changed { 0 } else { self.deep / 2 };
-            (self.round, self.turn, self.begun, self.won, self.deep) = (0, Way::Sleep, false, [0; 3], deep);
+            (self.round, self.turn, self.begun, self.won, self.deep) = (0, Way::Sleep, false, Each::default(), deep);
         }
     }
 }
@@ -417,12 +419,12 @@ mod tests {
 
     /// What a trial does in most of many periods, where so many commands are done in a second by each way, and so much of a second is
     /// worked.
-    fn does(rates: [u32; 3], worked: Duration) -> Option<Way> {
+    fn does(rates: Each<u32>, worked: Duration) -> Option<Way> {
         most_of(deep(), rates, worked, 32)
     }
 
-    fn most_of(mut trial: Trial, rates: [u32; 3], worked: Duration, deep: u32) -> Option<Way> {
-        let mut times = [0; 3];
+    fn most_of(mut trial: Trial, rates: Each<u32>, worked: Duration, deep: u32) -> Option<Way> {
+        let mut times: Each<u32> = Each::default();
         let periods = 4000;
         for _ in 0..periods {
             let way = trial.way();

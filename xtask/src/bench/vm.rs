@@ -98,16 +98,21 @@ pub(super) fn measure(options: &Options, script: &str, arguments: &[&str]) -> an
     }
     let mut guest = vm.command(&command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("the virtual machine")?;
     let mut results = Results::default();
-    let mut failures = 0;
+    let (mut failures, mut taken, mut made) = (0, 0, None);
     for line in BufReader::new(guest.stdout.take().context("no output")?).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).replace(['\0', '\r'], "");
         match serde_json::from_str::<Value>(&line) {
-            Ok(found) => failures += usize::from(!take(&found, &mut results)),
+            Ok(found) if found["measurements"].is_u64() => made = found["measurements"].as_u64(),
+            Ok(found) => {
+                taken += 1;
+                failures += usize::from(!take(&found, &mut results));
+            }
             Err(_) if line.is_empty() => {}
             Err(_) => println!("{line}"),
         }
     }
     ensure!(guest.wait()?.success() && failures == 0, "{failures} measurements failed, see above");
+    ensure!(made == Some(taken), "{taken} measurements arrived, {made:?} were made: a line was lost, see above");
     Ok(results)
 }
 
