@@ -324,3 +324,13 @@ fn a_turn_ends_after_some_bytes_so_that_the_first_need_not_wait_for_the_last() {
         assert_eq!(kernel.reap().unwrap().len(), done);
     }
 }
+
+#[test]
+fn small_commands_are_completed_together_however_many_bytes_they_are() {
+    let (mut kernel, mut solo) = alone(AtOnce, 1);
+    for _ in 0..200 {
+        kernel.queue(&rw10(0x28, 0, 0, 8), Data::In(4096)).unwrap();
+    }
+    assert_eq!(solo.turn().unwrap(), Turn::Idle);
+    assert_eq!((kernel.reap().unwrap().len(), kernel.kicks()), (200, 1));
+}

@@ -171,6 +171,7 @@ TARGETS = {
     "bare loop, polling 100 us": Bare(100, only="4k rand"),
     "bare loop, polling 1 ms": Bare(1000, only="depth 1$"),
     "bare loop on a file": Bare(0, IMAGE),
+    "bare loop on a file, polling 1 ms": Bare(1000, IMAGE, only="depth 1$"),
     "LIO fileio": Kernel("fileio_0", [f"fd_dev_name={IMAGE},fd_dev_size={SIZE},fd_buffered_io=1"]),
     "LIO ramdisk": Kernel("rd_mcp_0", [f"rd_pages={SIZE // 4096}"]),
     # As tcmuctl makes them.
@@ -238,8 +239,8 @@ class Idle(threading.Thread):
         return statistics.median(self.parts) if self.parts else None
 
 
-# Seconds before fio measures.
-RAMP = 0.5
+# Seconds before fio measures: what adapts has done so then, and pages have been touched.
+RAMP = 2
 
 
 def system_calls(pids, fio):

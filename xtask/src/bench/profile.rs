@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::{Options, Report, machine, results::Results, vm};
 
-const TARGETS: &str = "^tcmu-runner qcow$;^bare loop$;^bare loop, polling 1 ms$;^bare loop on a file$;^file$";
+const TARGETS: &str =
+    "^tcmu-runner qcow$;^bare loop$;^bare loop, polling 1 ms$;^bare loop on a file$;^bare loop on a file, polling 1 ms$;^file$";
 const CASES: &str = "^4k randread, depth (1|4)$;^4k randwrite, depth 32, 4 jobs$;^128k read";
 /// Before the name of a part.
 pub(super) const PART: &str = "part: ";

@@ -18,22 +18,22 @@ const BARE: &[&str] = &["bare loop", "bare loop, polling 20 us", "bare loop, pol
 const RUNNER: &[&str] = &["tcmu-runner qcow"];
 
 /// The bare loop with one `preadv` or `pwritev` for each entry.
-const LIMIT: &str = "bare loop on a file";
+const LIMITS: &[&str] = &["bare loop on a file", "bare loop on a file, polling 1 ms"];
 
 const GOALS: &[Goal<'static>] = &[
-    Goal { cases: &["4k rand*"], ours: &["null", "alloc"], peers: BARE, metric: "iops", ratio: 0.95, limit: None },
-    Goal { cases: &["4k rand*"], ours: &["file"], peers: BARE, metric: "iops", ratio: 0.9, limit: Some(LIMIT) },
-    Goal { cases: &["128k*", "1M*"], ours: &["file"], peers: BARE, metric: "iops", ratio: 0.8, limit: Some(LIMIT) },
+    Goal { cases: &["4k rand*"], ours: &["null", "alloc"], peers: BARE, metric: "iops", ratio: 0.95, limits: &[] },
+    Goal { cases: &["4k rand*"], ours: &["file"], peers: BARE, metric: "iops", ratio: 0.9, limits: LIMITS },
+    Goal { cases: &["128k*", "1M*"], ours: &["file"], peers: BARE, metric: "iops", ratio: 0.8, limits: LIMITS },
     // What serving a file at all costs, beyond what the kernel's half of TCMU does.
-    Goal { cases: &["*"], ours: &["file"], peers: &[LIMIT], metric: "iops", ratio: 0.95, limit: None },
-    Goal { cases: &["*"], ours: &["file"], peers: &[LIMIT], metric: "cpu_us_per_io", ratio: 1.1, limit: None },
+    Goal { cases: &["*"], ours: &["file"], peers: LIMITS, metric: "iops", ratio: 0.95, limits: &[] },
+    Goal { cases: &["*"], ours: &["file"], peers: LIMITS, metric: "cpu_us_per_io", ratio: 1.1, limits: &[] },
     Goal {
         cases: &["4k randread, depth 1", "4k randwrite, depth 1"],
         ours: &["file"],
         peers: RUNNER,
         metric: "iops",
         ratio: 2.5,
-        limit: Some(LIMIT),
+        limits: LIMITS,
     },
     Goal {
         cases: &["4k randread, depth 32, 4 jobs", "4k randwrite, depth 32, 4 jobs"],
@@ -41,14 +41,14 @@ const GOALS: &[Goal<'static>] = &[
         peers: RUNNER,
         metric: "iops",
         ratio: 2.0,
-        limit: Some(LIMIT),
+        limits: LIMITS,
     },
-    Goal { cases: &["4k randread, depth 32"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.0, limit: Some(LIMIT) },
-    Goal { cases: &["4k randwrite, depth 32"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.2, limit: Some(LIMIT) },
-    Goal { cases: &["128k read*"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.6, limit: Some(LIMIT) },
-    Goal { cases: &["128k write*"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.2, limit: Some(LIMIT) },
-    Goal { cases: &["4k*"], ours: &["file"], peers: RUNNER, metric: "cpu_us_per_io", ratio: 0.5, limit: Some(LIMIT) },
-    Goal { cases: &["4k*"], ours: &["file"], peers: RUNNER, metric: "switches_per_io", ratio: 0.5, limit: Some(LIMIT) },
+    Goal { cases: &["4k randread, depth 32"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.0, limits: LIMITS },
+    Goal { cases: &["4k randwrite, depth 32"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.2, limits: LIMITS },
+    Goal { cases: &["128k read*"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.6, limits: LIMITS },
+    Goal { cases: &["128k write*"], ours: &["file"], peers: RUNNER, metric: "iops", ratio: 1.2, limits: LIMITS },
+    Goal { cases: &["4k*"], ours: &["file"], peers: RUNNER, metric: "cpu_us_per_io", ratio: 0.5, limits: LIMITS },
+    Goal { cases: &["4k*"], ours: &["file"], peers: RUNNER, metric: "switches_per_io", ratio: 0.5, limits: LIMITS },
 ];
 
 /// Ours and the peers'.
@@ -145,12 +145,12 @@ fn take(found: &Value, results: &mut Results) -> bool {
 
 fn report(options: &Options, results: &Results) -> Report {
     let mut goals = String::from(
-        "| case | what | ratio | goal | reached | `bare loop on a file` in its place |\n|---|---|---|---|---|---|\n",
+        "| case | what | ratio | goal | reached | the bare loop on a file in its place |\n|---|---|---|---|---|---|\n",
     );
     let missed = GOALS.iter().map(|goal| goal.judge(results, &mut goals)).sum();
     let (rounds, seconds) = (options.rounds, options.seconds);
     let text = format!(
-        "# Disks on a real kernel\n\nOn {}: Debian's kernel under QEMU without hardware help, 2 processors, 4 GiB. Medians of {rounds} rounds \
+        "# Disks on a real kernel\n\nOn {}: Debian's kernel under QEMU without hardware help, 2 processors that copy words (no ERMS) and whose counters are its clock, 4 GiB. Medians of {rounds} rounds \
          of {seconds} s each, all in one boot and taking turns; images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT; ours with \
          requests of up to 1 MiB, as `tcmuctl create` makes disks, tcmu-runner's with 64 KiB, as targetcli does, the bare loops without a limit. Only ratios mean anything.\n\n## Goals\n\n{goals}\n## I/O operations a second\n\n{}\n## Processor time of the daemon, microseconds for each \
          I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Page faults of the daemon, for 1000 I/Os\n\n{}\n## Idle time of the machine's processors, in percent\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
