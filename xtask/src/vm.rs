@@ -20,8 +20,8 @@ fn cache() -> PathBuf {
 }
 
 /// What the kernel is told of the emulated machine's clock. By itself it does not trust the processors' own counters there, and takes an
-/// emulated timer (hpet): each reading then takes a lock of the emulator, and whoever runs threads or takes the time reads it. Two thirds
-/// of a small command's time were that. Where the counters of this machine's own processors run alike, the emulated ones do.
+/// emulated timer (hpet): each reading then takes a lock of the emulator, which costs up to a quarter of the small commands. Where the
+/// counters of this machine's own processors run alike, the emulated ones do.
 const CLOCK: &str = "tsc=reliable clocksource=tsc";
 
 /// The emulated processor: the one of virtme-ng, but for string instructions that are said to be fast. Hardware moves 32 bytes a cycle with
