@@ -239,7 +239,7 @@ class Idle(threading.Thread):
         return statistics.median(self.parts) if self.parts else None
 
 
-# Seconds before fio measures: what adapts has done so then, and pages have been touched.
+# Seconds before fio measures: what adapts to the load has done so then.
 RAMP = 2
 
 

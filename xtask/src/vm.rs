@@ -20,8 +20,8 @@ fn cache() -> PathBuf {
 }
 
 /// What the kernel is told of the emulated machine's clock. By itself it does not trust the processors' own counters there, and takes an
-/// emulated timer (hpet): each reading then takes a lock of the emulator, which costs up to a quarter of the small commands. Where the
-/// counters of this machine's own processors run alike, the emulated ones do.
+/// emulated timer (hpet): each reading then takes a lock of the emulator, which costs up to a quarter of the small commands. The emulated
+/// counters are this machine's own, so they can be trusted where its kernel trusts those.
 const CLOCK: &str = "tsc=reliable clocksource=tsc";
 
 /// The emulated processor: the one of virtme-ng, but for string instructions that are said to be fast. Hardware moves 32 bytes a cycle with
@@ -59,7 +59,7 @@ impl Vm {
         let path = format!("{}:{}", venv.display(), std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new(venv.join("vng"));
         command.env("PATH", path).arg("-r").arg(&self.kernel).arg("--disable-kvm").arg(format!("--qemu-opts=-cpu {PROCESSOR}"));
-        if counters_run_alike() {
+        if counters_are_trusted() {
             command.args(["--append", CLOCK]);
         }
         command
@@ -69,10 +69,17 @@ impl Vm {
     }
 }
 
-/// Whether the processors' time stamp counters are in step, and stay so.
-fn counters_run_alike() -> bool {
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    flags.lines().find(|line| line.starts_with("flags")).is_some_and(|line| line.contains(" constant_tsc"))
+/// What somebody who reads figures has to know of the emulated machine.
+pub fn description() -> String {
+    let clock = if counters_are_trusted() { "their counters" } else { "an emulated timer" };
+    format!("QEMU without hardware help, processors `{PROCESSOR}`, {clock} as the clock")
+}
+
+/// Whether this machine's kernel takes the processors' time stamp counters for a clock: it drops them from the list when they are not in
+/// step, or not steady.
+fn counters_are_trusted() -> bool {
+    let clocks = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/available_clocksource").unwrap_or_default();
+    clocks.split_whitespace().any(|clock| clock == "tsc")
 }
 
 fn quoted(word: &str) -> String {

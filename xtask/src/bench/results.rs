@@ -84,7 +84,7 @@ pub struct Goal<'a> {
     pub metric: &'a str,
     /// At least so much for what is to be much, at most for what is to be little.
     pub ratio: f64,
-    /// What do the same with nothing around it: the best of them is how far one can get.
+    /// Those that do the same with nothing around it: the best of them is how far one can get.
     pub limits: &'a [&'a str],
 }
 
@@ -152,14 +152,14 @@ mod tests {
             peers: &["a", "b", "c"],
             metric,
             ratio,
-            limits: &["a", "c"],
+            limits: &["a", "ours"],
         };
         let mut text = String::new();
         assert_eq!(goal("iops", 0.8).judge(&results(), &mut text), 0);
         assert_eq!(goal("iops", 0.81).judge(&results(), &mut text), 1);
         assert_eq!(goal("cpu_us_per_io", 2.0).judge(&results(), &mut text), 0);
         assert_eq!(goal("cpu_us_per_io", 1.9).judge(&results(), &mut text), 1);
-        assert!(text.contains("| iops of ours against b | 0.80 | ≥ 0.80 | yes | 0.40 |"), "{text}");
+        assert!(text.contains("| iops of ours against b | 0.80 | ≥ 0.80 | yes | 0.80 |"), "{text}");
     }
 
     #[test]

@@ -12,7 +12,12 @@ use super::{
     profile::PART,
     results::{Goal, Results},
 };
-use crate::{packages, progress::quietly, root, vm::Vm};
+use crate::{
+    packages,
+    progress::quietly,
+    root,
+    vm::{self, Vm},
+};
 
 const BARE: &[&str] = &["bare loop", "bare loop, polling 20 us", "bare loop, polling 100 us", "bare loop, polling 1 ms"];
 const RUNNER: &[&str] = &["tcmu-runner qcow"];
@@ -150,11 +155,12 @@ fn report(options: &Options, results: &Results) -> Report {
     let missed = GOALS.iter().map(|goal| goal.judge(results, &mut goals)).sum();
     let (rounds, seconds) = (options.rounds, options.seconds);
     let text = format!(
-        "# Disks on a real kernel\n\nOn {}: Debian's kernel under QEMU without hardware help, 2 processors that copy words (no ERMS) and whose counters are its clock, 4 GiB. Medians of {rounds} rounds \
+        "# Disks on a real kernel\n\nOn {}: Debian's kernel under {}, 2 processors, 4 GiB. Medians of {rounds} rounds \
          of {seconds} s each, all in one boot and taking turns; images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT; ours with \
          requests of up to 1 MiB, as `tcmuctl create` makes disks, tcmu-runner's with 64 KiB, as targetcli does, the bare loops without a limit. Only ratios mean anything.\n\n## Goals\n\n{goals}\n## I/O operations a second\n\n{}\n## Processor time of the daemon, microseconds for each \
          I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Page faults of the daemon, for 1000 I/Os\n\n{}\n## Idle time of the machine's processors, in percent\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
         machine(),
+        vm::description(),
         results.table("iops", thousands),
         results.table("cpu_us_per_io", |value| format!("{value:.0}")),
         results.table("switches_per_io", |value| format!("{value:.2}")),
