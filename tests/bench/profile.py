@@ -52,7 +52,7 @@ def samples(data):
         yield int(pid), chain
 
 
-def profile(disk, case, seconds, target, _round):
+def profile(disk, case, seconds, target):
     # perf takes long to begin and to end; fio is told to end then.
     fio = guest.fio(disk, case, seconds + 600)
     load = subprocess.Popen(fio, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

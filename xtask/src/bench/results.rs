@@ -23,10 +23,20 @@ impl Results {
     }
 
     pub fn median(&self, target: &str, case: &str, metric: &str) -> Option<f64> {
-        let mut values = self.values.get(&(target.into(), case.into(), metric.into()))?.clone();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        Some(if values.len() % 2 == 0 { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] })
+        Some(median(self.values(target, case, metric)?.to_vec()))
+    }
+
+    /// Round by round.
+    fn values(&self, target: &str, case: &str, metric: &str) -> Option<&[f64]> {
+        Some(self.values.get(&(target.into(), case.into(), metric.into()))?.as_slice())
+    }
+
+    /// What one has for each that the other has in the same round: the median, and the least and the most of them.
+    fn beside(&self, target: &str, peer: &str, case: &str, metric: &str) -> Option<[f64; 3]> {
+        let (ours, theirs) = (self.values(target, case, metric)?, self.values(peer, case, metric)?);
+        let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+        let (least, most) = ratios.iter().fold((f64::MAX, f64::MIN), |(least, most), r| (r.min(least), r.max(most)));
+        Some([median(ratios), least, most])
     }
 
     /// The metrics whose names begin so.
@@ -74,6 +84,12 @@ impl Results {
     }
 }
 
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] }
+}
+
 /// A ratio that is to be reached.
 pub struct Goal<'a> {
     /// Which cases, by name; one that ends with `*` by its beginning.
@@ -101,6 +117,9 @@ impl Goal<'_> {
         medians.max_by(|(_, a), (_, b)| better(a, b))
     }
 
+    /// Above the lines that `judge` writes.
+    pub const HEADING: &'static str = "| case | what | ratio of medians | goal | reached | the bare loop on a file in its place | round by round: median (least to most) |\n|---|---|---|---|---|---|---|\n";
+
     /// A line for each case and target, and how many missed it.
     pub fn judge(&self, results: &Results, text: &mut String) -> usize {
         let mut missed = 0;
@@ -115,9 +134,11 @@ impl Goal<'_> {
                 let verdict = if good { "yes" } else { "**no**" };
                 let limit = self.best(self.limits, results, case);
                 let limit = limit.map_or("-".into(), |(_, value)| format!("{:.2}", value / best));
+                let rounds = results.beside(ours, peer, case, self.metric);
+                let rounds = rounds.map_or("-".into(), |[median, least, most]| format!("{median:.2} ({least:.2} to {most:.2})"));
                 let _ = writeln!(
                     text,
-                    "| {case} | {} of {ours} against {peer} | {ratio:.2} | {sign} {:.2} | {verdict} | {limit} |",
+                    "| {case} | {} of {ours} against {peer} | {ratio:.2} | {sign} {:.2} | {verdict} | {limit} | {rounds} |",
                     self.metric.replace('_', " "),
                     self.ratio
                 );
@@ -159,7 +180,7 @@ mod tests {
         assert_eq!(goal("iops", 0.81).judge(&results(), &mut text), 1);
         assert_eq!(goal("cpu_us_per_io", 2.0).judge(&results(), &mut text), 0);
         assert_eq!(goal("cpu_us_per_io", 1.9).judge(&results(), &mut text), 1);
-        assert!(text.contains("| iops of ours against b | 0.80 | ≥ 0.80 | yes | 0.80 |"), "{text}");
+        assert!(text.contains("| iops of ours against b | 0.80 | ≥ 0.80 | yes | 0.80 | 0.77 (0.42 to 1.20) |"), "{text}");
     }
 
     #[test]

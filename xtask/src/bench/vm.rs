@@ -129,7 +129,10 @@ fn take(found: &Value, results: &mut Results) -> bool {
         println!("{target}, {case}: {error}");
         return false;
     }
-    println!("  {target}, {case}: {:.0} IOPS", found["iops"].as_f64().unwrap_or(0.0));
+    match (found["iops"].as_f64(), found["calls_per_io"].as_f64()) {
+        (Some(iops), _) => println!("  {target}, {case}: {iops:.0} IOPS"),
+        (_, calls) => println!("  {target}, {case}: {:.2} system calls for each", calls.unwrap_or(0.0)),
+    }
     for metric in ["iops", "cpu_us_per_io", "switches_per_io", "calls_per_io", "faults_per_io", "idle", "others_us"] {
         if let Some(value) = found[metric].as_f64() {
             results.add(target, case, metric, value);
@@ -149,14 +152,13 @@ fn take(found: &Value, results: &mut Results) -> bool {
 }
 
 fn report(options: &Options, results: &Results) -> Report {
-    let mut goals = String::from(
-        "| case | what | ratio | goal | reached | the bare loop on a file in its place |\n|---|---|---|---|---|---|\n",
-    );
+    let mut goals = String::from(Goal::HEADING);
     let missed = GOALS.iter().map(|goal| goal.judge(results, &mut goals)).sum();
     let (rounds, seconds) = (options.rounds, options.seconds);
     let text = format!(
         "# Disks on a real kernel\n\nOn {}: Debian's kernel under {}, 2 processors, 4 GiB. Medians of {rounds} rounds \
-         of {seconds} s each, all in one boot and taking turns; images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT; ours with \
+         of {seconds} s each, all in one boot; in each round all take turns at one case, and then at the next, so that those who are compared \
+         are measured within a minute or two: the machine is shared with others, and may be twice as slow a minute later. Images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT; ours with \
          requests of up to 1 MiB, as `tcmuctl create` makes disks, tcmu-runner's with 64 KiB, as targetcli does, the bare loops without a limit. Only ratios mean anything.\n\n## Goals\n\n{goals}\n## I/O operations a second\n\n{}\n## Processor time of the daemon, microseconds for each \
          I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Page faults of the daemon, for 1000 I/Os\n\n{}\n## Idle time of the machine's processors, in percent\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
         machine(),
