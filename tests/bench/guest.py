@@ -3,7 +3,7 @@
 while it is another's turn: so those that are compared with each other are measured within a minute or two, since on a machine that others
 share everything may be twice as slow a minute later.
 
-guest.py ROUNDS SECONDS [--targets A,B] [--cases A,B]   in the guest, as root, with tcmu-runnerd and `bare` on PATH
+guest.py ROUNDS SECONDS [--set knobs] [--targets 'A;B'] [--cases 'A;B']   in the guest, as root, with tcmu-runnerd and `bare` on PATH
 """
 import argparse, glob, json, os, re, shutil, signal, statistics, subprocess, sys, threading, time
 

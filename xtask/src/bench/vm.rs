@@ -158,7 +158,7 @@ fn report(options: &Options, results: &Results) -> Report {
     let text = format!(
         "# Disks on a real kernel\n\nOn {}: Debian's kernel under {}, 2 processors, 4 GiB. Medians of {rounds} rounds \
          of {seconds} s each, all in one boot; in each round all take turns at one case, and then at the next, so that those who are compared \
-         are measured within a minute or two: the machine is shared with others, and may be twice as slow a minute later. Images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT; ours with \
+         are measured within a minute or two, since a machine that others share may be twice as slow a minute later. Images of 256 MiB in tmpfs; loopback, fio with libaio and O_DIRECT; ours with \
          requests of up to 1 MiB, as `tcmuctl create` makes disks, tcmu-runner's with 64 KiB, as targetcli does, the bare loops without a limit. Only ratios mean anything.\n\n## Goals\n\n{goals}\n## I/O operations a second\n\n{}\n## Processor time of the daemon, microseconds for each \
          I/O\n\n{}\n## Switches of its threads for each I/O\n\n{}\n## System calls for each I/O\n\n{}\n## Page faults of the daemon, for 1000 I/Os\n\n{}\n## Idle time of the machine's processors, in percent\n\n{}\n## Latency of reads, microseconds\n\nMedian:\n\n{}\n99 of 100:\n\n{}",
         machine(),

@@ -1,0 +1,273 @@
+use super::*;
+
+impl Trial {
+    /// It is this way's turn.
+    pub(in crate::server) fn tries(&mut self, way: Way) {
+        (self.dense, self.turn) = (true, way);
+    }
+
+    /// This won.
+    pub(in crate::server) fn found(&mut self, way: Way) {
+        (self.dense, self.settled, self.best) = (true, true, way);
+    }
+
+    /// This won, a command takes so long, and `DEEP` are under way.
+    pub(in crate::server) fn finds(&mut self, way: Way, each: Duration) {
+        self.found(way);
+        (self.each, self.deep) = (each, DEEP);
+    }
+
+    /// The period is older than it is.
+    pub(in crate::server) fn grow_older(&mut self, by: Duration) {
+        self.start = self.start.map(|(start, worked)| (start - by, worked));
+    }
+}
+
+const IDLE: Duration = PERIOD.checked_div(10).unwrap();
+
+/// A trial of all ways, with many commands under way.
+fn deep() -> Trial {
+    Trial { dense: true, deep: 32, ..Trial::new(true, true) }
+}
+
+/// A period in which commands came one by one.
+fn period(worked: Duration, commands: u32) -> Sum {
+    Sum::of(PERIOD, worked, commands, commands)
+}
+
+/// What a trial does in most of many periods, where so many commands are done in each by each way, and so much of it is worked.
+fn does(rates: Each<u32>, worked: Duration) -> Option<Way> {
+    most_of(deep(), rates, worked, 32)
+}
+
+fn most_of(mut trial: Trial, rates: Each<u32>, worked: Duration, deep: u32) -> Option<Way> {
+    let mut times: Each<u32> = Each::default();
+    let periods = 4000;
+    for _ in 0..periods {
+        let way = trial.way();
+        times[way as usize] += 1;
+        trial.deep = deep;
+        trial.ended(period(worked, rates[way as usize]));
+    }
+    WAYS.into_iter().find(|way| times[*way as usize] * 100 >= periods * 95)
+}
+
+#[test]
+fn what_gets_more_done_is_done() {
+    assert_eq!(does([1000, 1000, 2000], IDLE), Some(Way::Poll));
+    assert_eq!(does([2000, 1000, 1000], IDLE), Some(Way::Sleep));
+    assert_eq!(does([1000, 1000, 1010], IDLE), Some(Way::Sleep), "polling has its price");
+    assert_eq!(does([1000, 1000, 1200], IDLE), Some(Way::Sleep), "so much is not enough");
+    assert_eq!(does([1000, 1000, 1000], IDLE), Some(Way::Sleep));
+    assert_eq!(does([1000, 1500, 1000], IDLE), Some(Way::Gather));
+    assert_eq!(does([1000, 1050, 1000], IDLE), Some(Way::Sleep), "a nap keeps somebody waiting");
+    assert_eq!(does([1000, 1500, 1600], IDLE), Some(Way::Gather), "and takes no processor");
+    assert_eq!(does([1000, 1500, 2000], IDLE), Some(Way::Poll));
+}
+
+#[test]
+fn who_is_busy_does_not_poll() {
+    assert_eq!(does([1000, 1000, 2000], PERIOD / 2), Some(Way::Sleep));
+    assert_eq!(does([1000, 1500, 2000], PERIOD / 2), Some(Way::Gather));
+}
+
+#[test]
+fn a_poll_may_cost_about_what_it_brings() {
+    // 4 us for each of 1000 commands where nobody polls.
+    let polls = |commands: u32, each: u64| {
+        let mut trial = deep();
+        (0..4000).for_each(|_| {
+            let (commands, each) = if trial.way() == Way::Poll { (commands, each) } else { (1000, 4000) };
+            trial.ended(Sum::of(PERIOD, Duration::from_nanos(each) * commands, commands, commands));
+        });
+        trial.best == Way::Poll
+    };
+    assert!(polls(2000, 13_200) && !polls(2000, 14_000), "twice as much gets done");
+    assert!(polls(1300, 8600) && !polls(1300, 9200), "a third more");
+}
+
+#[test]
+fn nobody_naps_with_few_commands_under_way() {
+    assert_eq!(most_of(deep(), [1000, 2000, 1000], IDLE, DEEP - 1), Some(Way::Sleep));
+}
+
+#[test]
+fn who_takes_many_at_once_does_not_nap() {
+    let naps = |batch: u32| {
+        let mut trial = deep();
+        (0..4000).for_each(|_| {
+            let commands = if trial.way() == Way::Gather { 2000 } else { 1000 };
+            trial.deep = 128;
+            trial.ended(Sum::of(PERIOD, IDLE, commands, commands / batch));
+        });
+        trial.best == Way::Gather
+    };
+    assert!(naps(1) && naps(5) && !naps(6) && !naps(20));
+}
+
+#[test]
+fn what_may_not_be_done_is_not_done() {
+    let only = |looks, naps| Trial { dense: true, ..Trial::new(looks, naps) };
+    assert_eq!(most_of(only(true, false), [1000, 3000, 2000], IDLE, 32), Some(Way::Poll));
+    assert_eq!(most_of(only(false, true), [1000, 2000, 3000], IDLE, 32), Some(Way::Gather));
+}
+
+#[test]
+fn a_nap_does_not_keep_other_devices_waiting() {
+    let mut trial = deep();
+    trial.found(Way::Gather);
+    assert_eq!(trial.way(), Way::Gather);
+    trial.did(1, true);
+    assert_eq!(trial.way(), Way::Sleep);
+    // For the rest of the period, and the next one.
+    let mut end_period = || {
+        trial.grow_older(2 * PERIOD);
+        (0..CLOCK_EVERY * COMMANDS).for_each(|_| trial.did(1, false));
+        trial.way()
+    };
+    // The first one has no beginning.
+    assert_eq!([end_period(), end_period(), end_period()], [Way::Sleep, Way::Sleep, Way::Gather]);
+}
+
+#[test]
+fn naps_end_when_fewer_commands_are_under_way() {
+    let mut trial = deep();
+    trial.found(Way::Gather);
+    let mut nap = |commands| {
+        trial.naps();
+        trial.did(commands, false);
+        trial.way()
+    };
+    assert_eq!([nap(1), nap(2), nap(1), nap(9), nap(1), nap(1), nap(1)], [Way::Gather; 7]);
+    assert_eq!(nap(1), Way::Sleep);
+    trial.grow_older(2 * PERIOD);
+    (0..2 * CLOCK_EVERY * COMMANDS).for_each(|_| trial.did(1, false));
+    trial.grow_older(2 * PERIOD);
+    (0..CLOCK_EVERY).for_each(|_| trial.did(1, false));
+    assert_eq!(trial.way(), Way::Gather, "the next period tries it again");
+}
+
+#[test]
+fn what_is_hopeless_is_seldom_tried() {
+    let mut trial = deep();
+    let mut tried = 0;
+    for _ in 0..10_000 {
+        let way = trial.way();
+        tried += u32::from(way == Way::Gather);
+        trial.deep = 32;
+        trial.ended(period(IDLE, if way == Way::Gather { 500 } else { 1000 }));
+    }
+    assert!((3..15).contains(&tried), "{tried} of 10000 periods");
+}
+
+#[test]
+fn a_change_calls_for_a_new_trial() {
+    let mut trial = deep();
+    while !trial.is_settled() {
+        trial.ended(period(IDLE, 1000));
+    }
+    (0..AVERAGED + 2).for_each(|_| trial.ended(period(IDLE, 1000)));
+    trial.ended(period(IDLE, 3000));
+    assert!(trial.is_settled(), "that was one period");
+    let periods = (1..).take_while(|_| {
+        trial.ended(period(IDLE, 3000));
+        trial.is_settled()
+    });
+    assert!(periods.count() < 8, "{trial:?}");
+}
+
+#[test]
+fn what_won_keeps_what_it_promised_or_is_left() {
+    for dear in [Way::Gather, Way::Poll] {
+        let mut trial = deep();
+        let mut done = 0;
+        for _ in 0..1000 {
+            let way = trial.way();
+            done += u32::from(way == dear);
+            trial.deep = 32;
+            // In a trial it is far better, afterwards it is not.
+            let commands = if way == dear && !trial.is_settled() { 2000 } else { 1000 };
+            trial.ended(period(IDLE, commands));
+        }
+        assert!(done < 400, "{dear:?} in {done} of 1000 periods");
+    }
+}
+
+/// Periods that are half as good or half as bad again by chance, as on a machine with few processors.
+#[test]
+fn noise_is_no_change() {
+    let (mut tried, mut dear, mut periods) = (0, 0, 0);
+    for seed in 1..=8_u32 {
+        let (mut trial, mut random) = (deep(), seed);
+        for _ in 0..4000 {
+            periods += 1;
+            tried += u32::from(!trial.is_settled());
+            dear += u32::from(matches!(trial.way(), Way::Gather | Way::Poll));
+            trial.deep = 32;
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            trial.ended(period(IDLE, 1000 + (random >> 12) % 2000));
+        }
+    }
+    assert!(tried < periods / 20, "{tried} of {periods} periods were tried in");
+    assert!(dear < periods / 12, "polled or napped in {dear} of {periods} periods");
+}
+
+/// In how many percent of many periods each way is used where others make the machine up to four times as slow, and fast again, every
+/// few periods.
+fn with_neighbours(rates: Each<u32>) -> Each<u32> {
+    let mut times: Each<u32> = Each::default();
+    for seed in 1..=8_u32 {
+        let (mut trial, mut random, mut speed) = (deep(), seed * 77_777, 100);
+        let mut next = |below: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 12) % below
+        };
+        for _ in 0..1000 {
+            if next(4) == 0 {
+                speed = 100 + next(300);
+            }
+            let way = trial.way() as usize;
+            times[way] += 1;
+            trial.deep = 32;
+            trial.ended(period(IDLE, rates[way] * speed / 100 * (90 + next(20)) / 100));
+        }
+    }
+    times.map(|periods| periods / 80)
+}
+
+#[test]
+fn neighbours_do_not_hide_what_is_better() {
+    let times = with_neighbours([1000, 1000, 1400]);
+    assert!(times[Way::Poll as usize] >= 78, "{times:?}");
+    let times = with_neighbours([1000, 1000, 1100]);
+    assert!(times[Way::Sleep as usize] >= 80, "{times:?}");
+}
+
+#[test]
+fn how_long_a_trial_holds_is_told_by_the_clock() {
+    // The longest periods there are.
+    let slow = Sum::of(PAUSE, PAUSE / 10, COMMANDS, COMMANDS);
+    let mut trial = deep();
+    (0..ROUNDS * WAYS.len() as u32).for_each(|_| trial.ended(slow));
+    let settled = (0..).take_while(|_| {
+        trial.ended(slow);
+        trial.is_settled()
+    });
+    let holds = PAUSE * settled.count() as u32;
+    assert!((SETTLED..=3 * SETTLED).contains(&holds), "{holds:?}");
+}
+
+/// The machine gets slower just when a trial is over, so that polling does not do what it promised: it is held against sleeping on the slower
+/// machine, not on the one before.
+#[test]
+fn a_machine_that_gets_slower_does_not_end_what_is_better() {
+    let (mut trial, mut polled) = (deep(), 0);
+    for _ in 0..200 {
+        let way = trial.way();
+        polled += u32::from(way == Way::Poll);
+        trial.deep = 32;
+        let slower = if trial.best == Way::Poll { 2 } else { 1 };
+        trial.ended(period(IDLE, if way == Way::Poll { 2000 } else { 1000 } / slower));
+    }
+    assert!(polled > 160, "polled in {polled} of 200 periods: {trial:?}");
+}
