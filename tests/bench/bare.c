@@ -1,7 +1,7 @@
 /*
  * The least that serves a TCMU device: takes every entry off the ring, answers it, kicks once for all of them. What it reaches is what
  * the kernel's half allows; reads leave the buffer as it is. With a FILE it moves the data too, by one preadv or pwritev for each
- * entry: the least that serves a file.
+ * entry, and flushes it when it is asked to: the least that serves a file.
  *
  * bare /dev/uioN MAP_BYTES DISK_BYTES POLL_MICROSECONDS [FILE]
  */
@@ -68,8 +68,10 @@ static int answer(struct tcmu_cmd_entry *e, uint64_t blocks)
 	if (file >= 0 && (cdb[0] == 0x28 || cdb[0] == 0x2a))
 		return move(e, cdb);
 	switch (cdb[0]) {
-	case 0x00: case 0x28: case 0x2a: case 0x35: case 0x88: case 0x8a: case 0x91:
+	case 0x00: case 0x28: case 0x2a: case 0x88: case 0x8a:
 		return 0;
+	case 0x35: case 0x91: /* SYNCHRONIZE CACHE */
+		return file >= 0 && fdatasync(file) ? 2 : 0;
 	case 0x12: /* INQUIRY */
 		if (cdb[1] & 1)
 			return 2;
@@ -80,6 +82,11 @@ static int answer(struct tcmu_cmd_entry *e, uint64_t blocks)
 	case 0x1a: /* MODE SENSE(6) */
 		data[0] = 3;
 		length = 4;
+		if (file >= 0) { /* A caching page, so that it is asked to flush: there is a write cache. */
+			data[0] = 23;
+			data[4] = 8, data[5] = 18, data[6] = 4;
+			length = 24;
+		}
 		break;
 	case 0x25: /* READ CAPACITY(10) */
 		big(data, blocks - 1, 4);

@@ -18,6 +18,9 @@ use rustix::thread::set_current_timer_slack;
 
 use super::trial::{Trial, Way, processor_time};
 
+/// So many polls that find something shorten the next ones by as much as one in vain makes them longer, so that one of about so many gives up
+/// too early. It has to be few: who gives up just before something comes has paid for the poll, and for sleeping.
+const LATE: u32 = 256;
 /// Polls between two measurements of how long a look takes, which costs two system calls; and in a trial.
 const MEASURE_EVERY: u32 = 64;
 const MEASURE_IN_TRIAL: u32 = 8;
@@ -29,6 +32,19 @@ const LEAST: u32 = 64;
 const MOST_LOOKS: u32 = 1 << 20;
 /// So many measured looks are remembered, or a little more.
 const REMEMBERED: u32 = 256 * LEAST;
+/// Turns in a row that looking may give to busy devices before the others are asked.
+const ROUNDS: u32 = 16;
+
+/// What a reactor does before its next round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Sleep until there is something.
+    Sleep,
+    /// Look at the busy rings.
+    Look,
+    /// Ask for all that happened, without sleeping, and look if it was nothing.
+    Ask,
+}
 
 /// When to poll or nap, and for how long.
 #[derive(Debug)]
@@ -41,9 +57,13 @@ pub(super) struct Pacing {
     most_looks: u32,
     /// Looks that were measured of late, and how long they took together.
     measured: (u32, Duration),
-    /// Average looks until something came, times 16.
-    gap: u32,
+    /// Looks in a poll once a trial is over: what comes later than that is one of [`LATE`] commands.
+    window: u32,
     polls: u32,
+    /// Rounds since the last one in which all were asked.
+    rounds: u32,
+    /// In the last round all were asked.
+    asked: bool,
     trial: Trial,
 }
 
@@ -57,19 +77,40 @@ impl Pacing {
             tracing::debug!(%error, "the timer slack cannot be set");
         }
         let trial = Trial::new(!most.is_zero(), !nap.is_zero());
-        Pacing { most, nap, most_looks: UNKNOWN, measured: (0, Duration::ZERO), gap: 0, polls: 0, trial }
+        Pacing {
+            most,
+            nap,
+            most_looks: UNKNOWN,
+            measured: (0, Duration::ZERO),
+            window: MOST_LOOKS,
+            polls: 0,
+            rounds: 0,
+            asked: false,
+            trial,
+        }
     }
 
-    /// Whether it would look now.
-    pub(super) fn looks(&self) -> bool {
-        !self.most.is_zero() && self.trial.way() == Way::Poll
+    /// There is nothing to do. `worked`: the last round did something. One that did not was after a sleep which ended because of what had
+    /// been found by looking already, and another look would be as vain as the one before that sleep; or it only asked.
+    pub(super) fn step(&mut self, worked: bool) -> Step {
+        let asked = std::mem::take(&mut self.asked);
+        if !(worked || asked) || self.most.is_zero() || self.trial.way() != Way::Poll {
+            self.rounds = 0;
+            return Step::Sleep;
+        }
+        self.rounds += 1;
+        if self.rounds < ROUNDS {
+            return Step::Look;
+        }
+        (self.rounds, self.asked) = (0, true);
+        Step::Ask
     }
 
-    /// There is nothing to do, and it [`looks`](Pacing::looks): for something until it is there (`true`), or it is time to sleep.
+    /// There is nothing to do, and this was its [`step`](Pacing::step): looks for something until it is there (`true`), or it is time to
+    /// sleep.
     pub(super) fn look(&mut self, mut something: impl FnMut() -> bool) -> bool {
-        // Twice the average gap finds nearly all; in a trial the gap is not known yet.
         let settled = self.trial.is_settled();
-        let window = if settled { (self.gap / 8).clamp(LEAST.min(self.most_looks), self.most_looks) } else { self.most_looks };
+        let window = if settled { self.window.clamp(LEAST.min(self.most_looks), self.most_looks) } else { self.most_looks };
         self.polls = self.polls.wrapping_add(1);
         let every = if settled { MEASURE_EVERY } else { MEASURE_IN_TRIAL };
         let measured = self.polls.is_multiple_of(every).then(processor_time);
@@ -82,12 +123,9 @@ impl Pacing {
         if let Some(start) = measured {
             self.measure(processor_time().saturating_sub(start), looks);
         }
-        self.gap = match found {
-            true if self.gap == 0 => 16 * looks,
-            true => self.gap - self.gap / 16 + looks,
-            // It may have come a little later.
-            false => (self.gap + self.gap / 8 + LEAST).min(8 * self.most_looks),
-        };
+        if settled {
+            self.window = if found { window - window / LATE } else { 2 * window };
+        }
         found
     }
 
@@ -148,7 +186,7 @@ mod tests {
     /// Looks until a poll in which nothing comes is over.
     fn looks_in_vain(pacing: &mut Pacing) -> u32 {
         let mut looks = 0;
-        let found = pacing.looks()
+        let found = pacing.step(true) != Step::Sleep
             && pacing.look(|| {
                 looks += 1;
                 false
@@ -201,23 +239,49 @@ mod tests {
 
     #[test]
     fn off_is_off() {
-        assert!(settled(polling(MOST)).looks() && !settled(polling(Duration::ZERO)).looks());
+        assert_eq!(settled(polling(MOST)).step(true), Step::Look);
+        assert_eq!(settled(polling(Duration::ZERO)).step(true), Step::Sleep);
     }
 
     #[test]
-    fn the_window_follows_the_gap() {
+    fn who_polls_asks_for_the_others_now_and_then_but_does_not_sleep_for_that() {
+        let mut pacing = settled(polling(MOST));
+        let steps: Vec<_> = (0..10 * ROUNDS).map(|_| pacing.step(true)).collect();
+        assert!(!steps.contains(&Step::Sleep), "{steps:?}");
+        assert!(steps.chunks(ROUNDS as usize).all(|chunk| chunk.contains(&Step::Ask)), "{steps:?}");
+        assert!(steps.iter().filter(|step| **step == Step::Ask).count() <= 10, "{steps:?}");
+    }
+
+    #[test]
+    fn after_a_round_without_work_it_sleeps() {
+        let mut pacing = settled(polling(MOST));
+        assert_eq!(pacing.step(false), Step::Sleep);
+        // But not where that round only asked, which is told of what was found by looking.
+        while pacing.step(true) != Step::Ask {}
+        assert_eq!([pacing.step(false), pacing.step(false)], [Step::Look, Step::Sleep]);
+    }
+
+    #[test]
+    fn the_window_is_for_all_but_a_few() {
         let mut pacing = settled(polling(Duration::from_secs(1)));
-        for _ in 0..1000 {
+        let mut wait_for = |gap| {
             let mut looks = 0;
             pacing.look(|| {
                 looks += 1;
-                looks == 100
-            });
-        }
+                looks == gap
+            })
+        };
+        // Most come soon, one of 32 late.
+        let mut found = |commands: u32| (0..commands).filter(|n| wait_for(if n % 32 == 31 { 1500 } else { 100 })).count();
+        found(10_000);
+        let found = found(10_000);
+        assert!((9900..10_000).contains(&found), "{found} of 10000");
+        // If nobody is late any more, nobody is waited for so long.
+        (0..2000).for_each(|_| assert!(wait_for(100)));
         let window = looks_in_vain(&mut pacing);
-        assert!((150..=250).contains(&window), "{window}");
+        assert!((100..=300).contains(&window), "{window}");
         // What comes later than that is waited for longer, up to the limit.
-        for _ in 0..200 {
+        for _ in 0..20 {
             looks_in_vain(&mut pacing);
         }
         assert_eq!(looks_in_vain(&mut pacing), pacing.most_looks);

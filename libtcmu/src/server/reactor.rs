@@ -14,7 +14,7 @@ use std::{
 use super::{
     ServerOptions,
     device::{DeviceServer, ServeError, Turn},
-    pacing::Pacing,
+    pacing::{Pacing, Step},
     peer::Piece,
     uring::{Done, Queued},
     wait::Waiter,
@@ -137,9 +137,6 @@ struct Serving {
     others: bool,
 }
 
-/// Turns in a row that polling may give to busy devices before the others are asked.
-const ROUNDS: u32 = 16;
-
 /// Rings that are looked at while polling.
 const MOST_BUSY: usize = 16;
 
@@ -161,16 +158,17 @@ impl Serving {
     }
 
     fn run(mut self) {
-        let (mut ready, mut rounds) = (Vec::with_capacity(256), 0);
+        let (mut ready, mut worked) = (Vec::with_capacity(256), false);
         loop {
-            rounds = u32::wrapping_add(rounds, 1);
-            self.pacing.did(std::mem::take(&mut self.taken), std::mem::take(&mut self.others));
-            let idle = self.more.is_empty();
-            let found = idle && !self.waiter.has_io() && rounds % ROUNDS != 0 && self.look();
-            if !found && let Err(error) = self.wait(idle, &mut ready) {
-                tracing::error!(%error, "a reactor cannot wait for events");
-                return;
-            }
+            let taken = std::mem::take(&mut self.taken);
+            self.pacing.did(taken, std::mem::take(&mut self.others));
+            let found = match self.pause(worked || taken > 0, &mut ready) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, "a reactor cannot wait for events");
+                    return;
+                }
+            };
             for key in std::mem::take(&mut self.more) {
                 self.serve(key, DeviceServer::work);
             }
@@ -192,8 +190,10 @@ impl Serving {
                     }
                 }
             }
-            self.take_done();
-            if told || self.reactor.waker.has_news() {
+            let ended = self.take_done();
+            told |= self.reactor.waker.has_news();
+            worked = told || ended;
+            if told {
                 self.reactor.waker.clear();
                 self.take_back();
                 if !self.take_messages() {
@@ -203,11 +203,25 @@ impl Serving {
         }
     }
 
+    /// Looks or sleeps, or neither, until there is something to do; whether looking found it. `worked`: the last round did something.
+    fn pause(&mut self, worked: bool, ready: &mut Vec<u64>) -> io::Result<bool> {
+        let idle = self.more.is_empty();
+        let step = if idle && !self.waiter.has_io() { self.pacing.step(worked) } else { Step::Sleep };
+        if step == Step::Ask {
+            self.waiter.wait(false, ready)?;
+            if !ready.is_empty() {
+                return Ok(false);
+            }
+        }
+        let found = step != Step::Sleep && self.look();
+        if !found {
+            self.wait(idle, ready)?;
+        }
+        Ok(found)
+    }
+
     /// Looks at the busy rings for a while; whether there is something to do.
     fn look(&mut self) -> bool {
-        if !self.pacing.looks() {
-            return false;
-        }
         self.busy.retain(|key| self.devices.contains_key(key));
         let Serving { pacing, devices, busy, reactor, .. } = self;
         if busy.is_empty() {
@@ -234,14 +248,17 @@ impl Serving {
         outcome
     }
 
-    /// Tells handlers of I/O that io_uring did.
-    fn take_done(&mut self) {
+    /// Tells handlers of I/O that io_uring did; whether there was any.
+    fn take_done(&mut self) -> bool {
+        let mut ended = false;
         while let Some(Done { queued: Queued { request, io }, status }) = self.waiter.take_done() {
             match status {
                 Some(status) => super::io::end(request, io, status),
                 None => super::io::hand_over(request, io),
             }
+            ended = true;
         }
+        ended
     }
 
     /// Completions from other threads: first all of them, then a turn for each device concerned.

@@ -17,11 +17,11 @@ const PAUSE: Duration = Duration::from_millis(400);
 /// Rounds of a trial, in which each way has its turn: more where they do not agree.
 const ROUNDS: u32 = 3;
 const MOST_ROUNDS: u32 = 5;
-/// How long after a trial the next one is: twice as long each time that it finds the same, half as long when it does not, and at least so
-/// many times as long where all its rounds did.
+/// How long after a trial the next one is: twice as long each time that it finds the same, half as long when it does not; and where all its
+/// rounds did, at least so many times as long as what was not done while it slept would have taken, which is what trials cost.
 const SETTLED: Duration = Duration::from_millis(800);
 const MOST_SETTLED: Duration = Duration::from_millis(38_400);
-const UNANIMOUS: u32 = 3;
+const COST: f64 = 50.0;
 /// Naps have to get so much more done than sleeping at once, in percent, and polling so much more than both; afterwards at least so much, or
 /// the trial was wrong.
 const GAINS: Each<Gain> = [Gain { wins: 0, keeps: 0 }, Gain { wins: 10, keeps: 4 }, Gain { wins: 25, keeps: 12 }];
@@ -323,7 +323,8 @@ impl Trial {
         if !self.doubted {
             self.pause = if before == best || self.broken { 2 * self.pause } else { self.pause / 2 }.clamp(SETTLED, MOST_SETTLED);
             if best != Way::Sleep && self.passed[best as usize] == self.round {
-                self.pause = self.pause.max(UNANIMOUS * SETTLED);
+                let lost = Duration::from_nanos(self.sleeping.took).mul_f64((1.0 - 1.0 / rate).max(0.0));
+                self.pause = self.pause.max(lost.mul_f64(COST)).min(MOST_SETTLED);
             }
         }
         self.doubted &= before == best;

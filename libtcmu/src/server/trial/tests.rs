@@ -257,6 +257,23 @@ fn how_long_a_trial_holds_is_told_by_the_clock() {
     assert!((SETTLED..=3 * SETTLED).contains(&holds), "{holds:?}");
 }
 
+#[test]
+fn trials_cost_little_of_what_they_find() {
+    for better in [1300, 2000, 5000] {
+        let (mut trial, mut done, mut possible) = (deep(), 0, 0);
+        // A trial, and what is done until the next one.
+        for settled in [false, true] {
+            while trial.is_settled() == settled {
+                let commands = if trial.way() == Way::Poll { better } else { 1000 };
+                trial.deep = 0;
+                trial.ended(period(IDLE, commands));
+                (done, possible) = (done + commands, possible + better);
+            }
+        }
+        assert!(done * 100 / possible >= 97, "{done} of {possible}");
+    }
+}
+
 /// The machine gets slower just when a trial is over, so that polling does not do what it promised: it is held against sleeping on the slower
 /// machine, not on the one before.
 #[test]
