@@ -3,7 +3,10 @@ mod common;
 
 use std::{
     os::{fd::AsFd, unix::fs::FileExt},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -161,7 +164,7 @@ impl Device for Mostly {
     const THREADS: Threads = Threads::Inline;
 
     fn submit(&self, batch: Batch<'_>) {
-        if self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 5 == 4 {
+        if self.1.fetch_add(1, Ordering::Relaxed) % 5 == 4 {
             rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         }
         for request in batch {
@@ -235,10 +238,61 @@ fn no_more_is_written_than_was_asked_for() {
     }
 }
 
+/// Counts what the host did before it came back.
+struct Counts {
+    file: std::fs::File,
+    at_once: Arc<AtomicU32>,
+}
+
+impl Device for Counts {
+    const THREADS: Threads = Threads::Inline;
+
+    fn submit(&self, batch: Batch<'_>) {
+        for request in batch {
+            let io = match request.operation() {
+                Operation::Write => FileIo::write(self.file.as_fd(), request.offset(), request.length())
+                    .durable(request.flags().contains(RequestFlags::FUA)),
+                _ => FileIo::datasync(self.file.as_fd()),
+            };
+            let ended = Arc::new(AtomicBool::new(false));
+            let tell = ended.clone();
+            request.io_then(io, move |request, outcome| {
+                tell.store(true, Ordering::SeqCst);
+                request.complete(outcome);
+            });
+            self.at_once.fetch_add(ended.load(Ordering::SeqCst).into(), Ordering::SeqCst);
+        }
+    }
+}
+
+/// A memory file, which is in tmpfs.
+fn in_memory() -> std::fs::File {
+    let file = std::fs::File::from(rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::empty()).unwrap());
+    file.set_len(SIZE).unwrap();
+    file
+}
+
+#[test]
+fn what_is_in_memory_is_flushed_at_once_and_what_is_on_a_disk_is_not() {
+    for engine in engines() {
+        for (file, wanted) in [(in_memory(), 4..=4), (file(), 0..=2)] {
+            let at_once = Arc::new(AtomicU32::new(0));
+            let (mut kernel, attached) = serve_device(Counts { file, at_once: at_once.clone() }, engine);
+            let mut write = |flags| common::run(&mut kernel, &rw10(0x2a, flags, 0, 8), Data::Out(vec![1; 4096])).status;
+            // The first one shows whether it is in memory.
+            assert_eq!([write(0), write(0), write(0x08)], [0; 3], "{engine:?}");
+            assert_eq!(common::run(&mut kernel, &rw10(0x35, 0, 0, 0), Data::None).status, 0, "{engine:?}");
+            attached.stop(Duration::from_secs(10)).unwrap();
+            let found = at_once.load(Ordering::SeqCst);
+            assert!(wanted.contains(&found), "{engine:?}: {found} of 4, not {wanted:?}");
+        }
+    }
+}
+
 /// A file whose first flush fails, as where a disk could not take a page: the kernel tells that once.
 struct FailsOnce {
     file: std::fs::File,
-    failed: std::sync::atomic::AtomicBool,
+    failed: AtomicBool,
 }
 
 impl Device for FailsOnce {
@@ -249,9 +303,7 @@ impl Device for FailsOnce {
         let name = rustix::fs::open(".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
         for request in batch {
             let io = match request.operation() {
-                Operation::Flush if !self.failed.swap(true, std::sync::atomic::Ordering::Relaxed) => {
-                    FileIo::datasync(name.as_fd())
-                }
+                Operation::Flush if !self.failed.swap(true, Ordering::Relaxed) => FileIo::datasync(name.as_fd()),
                 Operation::Flush => FileIo::datasync(self.file.as_fd()),
                 _ => FileIo::write(self.file.as_fd(), request.offset(), request.length()),
             };
