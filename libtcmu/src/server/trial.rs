@@ -18,10 +18,10 @@ const PAUSE: Duration = Duration::from_millis(400);
 const ROUNDS: u32 = 3;
 const MOST_ROUNDS: u32 = 5;
 /// How long after a trial the next one is: twice as long each time that it finds the same, half as long when it does not; and where all its
-/// rounds did, at least so many times as long as what was not done while it slept would have taken, which is what trials cost.
+/// rounds did, at least so many times as long as what it cost.
 const SETTLED: Duration = Duration::from_millis(800);
 const MOST_SETTLED: Duration = Duration::from_millis(38_400);
-const COST: f64 = 50.0;
+const COST: u32 = 50;
 /// Naps have to get so much more done than sleeping at once, in percent, and polling so much more than both; afterwards at least so much, or
 /// the trial was wrong.
 const GAINS: Each<Gain> = [Gain { wins: 0, keeps: 0 }, Gain { wins: 10, keeps: 4 }, Gain { wins: 25, keeps: 12 }];
@@ -29,7 +29,7 @@ const GAINS: Each<Gain> = [Gain { wins: 0, keeps: 0 }, Gain { wins: 10, keeps: 4
 const BUSY: u64 = 45;
 /// Nor is a poll worth it that makes a command so much dearer, in percent: its processor time grows by a larger factor than commands a second
 /// do, times this. A little more would get done for a whole processor.
-const DEAR: u32 = 170;
+const DEAR: u32 = 125;
 /// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them,
 /// but no more than so many.
 const DEEP: u32 = 8;
@@ -91,8 +91,8 @@ pub(super) struct Trial {
     passed: Each<u32>,
     /// What they did in this trial and, half as much each time, in those before.
     beside: Each<Beside>,
-    /// What sleeping did in this trial.
-    sleeping: Sum,
+    /// What each did in this trial.
+    done: Each<Sum>,
     /// Time and periods since the last trial ended, and the time until the next one.
     since: Duration,
     periods: u64,
@@ -142,7 +142,7 @@ impl Trial {
             turns: Each::default(),
             passed: Each::default(),
             beside: Each::default(),
-            sleeping: Sum::default(),
+            done: Each::default(),
             since: Duration::ZERO,
             periods: 0,
             pause: SETTLED,
@@ -252,9 +252,9 @@ impl Trial {
         }
         let way = self.turn as usize;
         self.turns[way] = period;
+        self.done[way] = self.done[way].and(period);
         if self.turn == Way::Sleep {
             self.busy = period.worked.saturating_mul(100) > period.took.saturating_mul(BUSY);
-            self.sleeping = self.sleeping.and(period);
         }
         self.begun = false;
         let next = WAYS[way + 1..].iter().copied().find(|way| self.is_worth_trying(*way));
@@ -267,7 +267,7 @@ impl Trial {
     fn is_worth_trying(&self, way: Way) -> bool {
         let likely = match way {
             Way::Sleep => true,
-            Way::Gather => self.deep >= DEEP && !self.is_shared() && self.sleeping.batch() < PLENTY,
+            Way::Gather => self.deep >= DEEP && !self.is_shared() && self.sleeping().batch() < PLENTY,
             Way::Poll => !self.busy,
         };
         likely && self.may[way as usize] && self.left_out[way as usize] == 0
@@ -282,10 +282,24 @@ impl Trial {
             self.passed[way] += u32::from(rate * 100 >= cheaper * u64::from(100 + GAINS[way].wins));
         }
         self.round += 1;
-        let agreed = self.passed.iter().all(|passed| *passed == 0 || *passed == self.round);
-        if self.round == MOST_ROUNDS || self.round >= ROUNDS && agreed {
+        if self.round == MOST_ROUNDS || self.round >= ROUNDS && self.agreed() {
             self.judge();
         }
+    }
+
+    /// All rounds of this trial found the same.
+    fn agreed(&self) -> bool {
+        self.passed.iter().all(|passed| *passed == 0 || *passed == self.round)
+    }
+
+    fn sleeping(&self) -> Sum {
+        self.done[Way::Sleep as usize]
+    }
+
+    /// What this trial cost, beside doing what it found: the time in which less was done, or in which a processor was taken for it.
+    fn cost(&self) -> Duration {
+        let best = self.done[self.best as usize];
+        self.done.iter().map(|done| done.lost_beside(best)).sum()
     }
 
     /// The trial is over: what it found.
@@ -308,13 +322,13 @@ impl Trial {
         }
         let [_, gather, poll] = self.beside;
         tracing::debug!(
-            sleep = self.sleeping.rate(),
+            sleep = self.sleeping().rate(),
             gather = gather.rate(),
             poll = poll.rate(),
-            work = self.sleeping.work(),
+            work = self.sleeping().work(),
             polling = poll.work(),
             rounds = self.round,
-            batch = self.sleeping.batch(),
+            batch = self.sleeping().batch(),
             busy = self.busy,
             deep = self.deep,
             ?best,
@@ -322,9 +336,8 @@ impl Trial {
         );
         if !self.doubted {
             self.pause = if before == best || self.broken { 2 * self.pause } else { self.pause / 2 }.clamp(SETTLED, MOST_SETTLED);
-            if best != Way::Sleep && self.passed[best as usize] == self.round {
-                let lost = Duration::from_nanos(self.sleeping.took).mul_f64((1.0 - 1.0 / rate).max(0.0));
-                self.pause = self.pause.max(lost.mul_f64(COST)).min(MOST_SETTLED);
+            if self.agreed() {
+                self.pause = self.pause.max(COST * self.cost()).min(MOST_SETTLED);
             }
         }
         self.doubted &= before == best;
@@ -344,7 +357,7 @@ impl Trial {
         if periods == 2 * AVERAGED && self.best != Way::Sleep {
             // By what a trial does to the load, or because the machine is slower now.
             let keeps = u64::from(100 + GAINS[self.best as usize].keeps);
-            let less = self.average * 100 < self.sleeping.rate() * keeps;
+            let less = self.average * 100 < self.sleeping().rate() * keeps;
             if less && self.doubted {
                 (self.best, self.broken) = (Way::Sleep, true);
             }
@@ -365,7 +378,7 @@ impl Trial {
     fn begin_trial(&mut self) {
         self.beside = self.beside.map(Beside::halved);
         (self.settled, self.round, self.turn, self.begun) = (false, 0, Way::Sleep, false);
-        (self.passed, self.sleeping) = (Each::default(), Sum::default());
+        (self.passed, self.done) = (Each::default(), Each::default());
     }
 }
 

@@ -35,6 +35,14 @@ impl Sum {
         self.worked / self.commands.max(1)
     }
 
+    /// How much of this time was lost, if `best` is what could have been done in it: by fewer commands, or by more of a processor.
+    pub(super) fn lost_beside(self, best: Sum) -> Duration {
+        let part = |a: u64, b: u64| a as f64 / b.max(1) as f64;
+        let fewer = 1.0 - part(self.rate(), best.rate());
+        let busier = part(self.worked, self.took) - part(best.worked, best.took);
+        Duration::from_nanos(self.took).mul_f64(fewer.max(busier).clamp(0.0, 1.0))
+    }
+
     /// Commands that were taken at once, on average.
     pub(super) fn batch(self) -> u64 {
         self.commands / self.batches.max(1)
