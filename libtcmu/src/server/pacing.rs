@@ -26,12 +26,12 @@ const MEASURE_EVERY: u32 = 64;
 const MEASURE_IN_TRIAL: u32 = 8;
 /// Looks that may be made before how long they take is known.
 const UNKNOWN: u32 = 2048;
-/// The shortest poll, in looks.
-const LEAST: u32 = 64;
+/// How long a look takes is known after so many.
+const LEAST: u32 = 512;
 /// More looks than anybody makes in a poll.
 const MOST_LOOKS: u32 = 1 << 20;
 /// So many measured looks are remembered, or a little more.
-const REMEMBERED: u32 = 256 * LEAST;
+const REMEMBERED: u32 = 32 * LEAST;
 /// Turns in a row that looking may give to busy devices before the others are asked.
 const ROUNDS: u32 = 16;
 
@@ -60,10 +60,8 @@ pub(super) struct Pacing {
     /// Looks in a poll once a trial is over: what comes later than that is one of [`LATE`] commands.
     window: u32,
     polls: u32,
-    /// Rounds since the last one in which all were asked.
+    /// Rounds of looking since the last one in which all were asked.
     rounds: u32,
-    /// In the last round all were asked.
-    asked: bool,
     trial: Trial,
 }
 
@@ -77,40 +75,25 @@ impl Pacing {
             tracing::debug!(%error, "the timer slack cannot be set");
         }
         let trial = Trial::new(!most.is_zero(), !nap.is_zero());
-        Pacing {
-            most,
-            nap,
-            most_looks: UNKNOWN,
-            measured: (0, Duration::ZERO),
-            window: MOST_LOOKS,
-            polls: 0,
-            rounds: 0,
-            asked: false,
-            trial,
-        }
+        Pacing { most, nap, most_looks: UNKNOWN, measured: (0, Duration::ZERO), window: MOST_LOOKS, polls: 0, rounds: 1, trial }
     }
 
     /// There is nothing to do. `worked`: the last round did something. One that did not was after a sleep which ended because of what had
     /// been found by looking already, and another look would be as vain as the one before that sleep; or it only asked.
     pub(super) fn step(&mut self, worked: bool) -> Step {
-        let asked = std::mem::take(&mut self.asked);
+        let asked = self.rounds == 0;
         if !(worked || asked) || self.most.is_zero() || self.trial.way() != Way::Poll {
-            self.rounds = 0;
             return Step::Sleep;
         }
-        self.rounds += 1;
-        if self.rounds < ROUNDS {
-            return Step::Look;
-        }
-        (self.rounds, self.asked) = (0, true);
-        Step::Ask
+        self.rounds = (self.rounds + 1) % ROUNDS;
+        if self.rounds == 0 { Step::Ask } else { Step::Look }
     }
 
     /// There is nothing to do, and this was its [`step`](Pacing::step): looks for something until it is there (`true`), or it is time to
     /// sleep.
     pub(super) fn look(&mut self, mut something: impl FnMut() -> bool) -> bool {
         let settled = self.trial.is_settled();
-        let window = if settled { self.window.clamp(LEAST.min(self.most_looks), self.most_looks) } else { self.most_looks };
+        let window = if settled { self.window.min(self.most_looks) } else { self.most_looks };
         self.polls = self.polls.wrapping_add(1);
         let every = if settled { MEASURE_EVERY } else { MEASURE_IN_TRIAL };
         let measured = self.polls.is_multiple_of(every).then(processor_time);
@@ -148,7 +131,7 @@ impl Pacing {
     fn measure(&mut self, took: Duration, looks: u32) {
         self.measured = (self.measured.0 + looks, self.measured.1 + took);
         let (looks, took) = self.measured;
-        if looks < 8 * LEAST {
+        if looks < LEAST {
             return;
         }
         let possible = self.most.as_nanos() * u128::from(looks) / took.as_nanos().max(1);
@@ -198,7 +181,7 @@ mod tests {
     #[test]
     fn a_trial_polls_every_time_and_whole() {
         let mut pacing = trying(MOST, Way::Poll);
-        assert!((0..1000).all(|_| looks_in_vain(&mut pacing) >= LEAST), "{pacing:?}");
+        assert!((0..1000).all(|_| looks_in_vain(&mut pacing) > 0), "{pacing:?}");
     }
 
     #[test]
