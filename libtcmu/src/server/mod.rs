@@ -102,7 +102,7 @@ impl Default for ServerOptions {
             workers: 0,
             engine: IoEngine::Auto,
             poll: Duration::from_micros(1000),
-            gather: Duration::from_micros(1000),
+            gather: Duration::from_micros(4000),
         }
     }
 }

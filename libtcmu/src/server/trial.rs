@@ -34,9 +34,10 @@ const DEAR: u32 = 125;
 /// but no more than so many.
 const DEEP: u32 = 8;
 const GATHERED: u32 = 4;
-const MOST_GATHERED: u32 = 8;
-/// They are not tried where a reactor that sleeps at once takes so many at once on average.
+const MOST_GATHERED: u32 = 32;
+/// They are not tried where a reactor that sleeps at once takes so many at once on average, and one in so many of the most that it took.
 const PLENTY: u64 = 6;
+const SHARE: u64 = 8;
 /// Where so many naps in a row bring no more commands than this, nobody naps for the rest of the period: fewer are under way than before.
 const VAIN: u32 = 4;
 const FEW: u32 = 2;
@@ -267,7 +268,9 @@ impl Trial {
     fn is_worth_trying(&self, way: Way) -> bool {
         let likely = match way {
             Way::Sleep => true,
-            Way::Gather => self.deep >= DEEP && !self.is_shared() && self.sleeping().batch() < PLENTY,
+            Way::Gather => {
+                self.deep >= DEEP && !self.is_shared() && self.sleeping().batch() < PLENTY.max(u64::from(self.deep) / SHARE)
+            }
             Way::Poll => !self.busy,
         };
         likely && self.may[way as usize] && self.left_out[way as usize] == 0

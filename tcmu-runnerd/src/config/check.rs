@@ -85,7 +85,7 @@ fn threads(at: &[&str], reactors: Option<usize>, workers: Option<usize>, io_engi
 
 fn waits(at: &[&str], poll: Option<u64>, gather: Option<u64>) -> Result<(), Mistake> {
     within(at, "poll_microseconds", poll.unwrap_or(0), 0, 1000)?;
-    within(at, "gather_microseconds", gather.unwrap_or(0), 0, 1000)
+    within(at, "gather_microseconds", gather.unwrap_or(0), 0, 4000)
 }
 
 fn policy(at: &[&str], give_up: Option<u64>, hang: Option<u64>) -> Result<(), Mistake> {

@@ -79,7 +79,7 @@ impl Default for Config {
             workers: 0,
             io_engine: "auto".into(),
             poll_microseconds: 1000,
-            gather_microseconds: 1000,
+            gather_microseconds: 4000,
             standby: true,
             lock_memory: true,
             give_up_seconds: 0,

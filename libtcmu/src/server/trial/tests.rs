@@ -93,16 +93,17 @@ fn nobody_naps_with_few_commands_under_way() {
 
 #[test]
 fn who_takes_many_at_once_does_not_nap() {
-    let naps = |batch: u32| {
-        let mut trial = deep();
+    let naps = |batch: u32, deep: u32| {
+        let mut trial = self::deep();
         (0..4000).for_each(|_| {
             let commands = if trial.way() == Way::Gather { 2000 } else { 1000 };
-            trial.deep = 128;
+            trial.deep = deep;
             trial.ended(Sum::of(PERIOD, IDLE, commands, commands / batch));
         });
         trial.best == Way::Gather
     };
-    assert!(naps(1) && naps(5) && !naps(6) && !naps(20));
+    assert!(naps(1, 32) && naps(5, 32) && !naps(6, 32) && !naps(20, 32));
+    assert!(naps(15, 128) && !naps(16, 128), "an eighth of all is plenty");
 }
 
 #[test]
