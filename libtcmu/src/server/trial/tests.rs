@@ -93,11 +93,11 @@ fn nobody_naps_with_few_commands_under_way() {
 
 #[test]
 fn who_takes_many_at_once_does_not_nap() {
-    let naps = |batch: u32, deep: u32| {
-        let mut trial = self::deep();
+    let naps = |batch: u32, most: u32| {
+        let mut trial = deep();
         (0..4000).for_each(|_| {
             let commands = if trial.way() == Way::Gather { 2000 } else { 1000 };
-            trial.deep = deep;
+            trial.deep = most;
             trial.ended(Sum::of(PERIOD, IDLE, commands, commands / batch));
         });
         trial.best == Way::Gather
