@@ -69,6 +69,9 @@ enum Sub {
         /// Microseconds.
         #[arg(long)]
         gather: u64,
+        /// Reactors keep their priority.
+        #[arg(long)]
+        first_come: bool,
         #[arg(long)]
         device: Option<String>,
         #[arg(long)]
@@ -111,6 +114,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         io_engine,
         poll,
         gather,
+        first_come,
         device,
         user,
         unconfined,
@@ -126,6 +130,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             io_engine: *io_engine,
             poll: Duration::from_micros(*poll),
             gather: Duration::from_micros(*gather),
+            give_way: !first_come,
             device: device.as_deref(),
             user: user.as_deref(),
             confined: !unconfined,

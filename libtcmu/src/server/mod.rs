@@ -34,6 +34,7 @@ mod observe;
 mod pacing;
 mod peer;
 mod pool;
+mod priority;
 mod reactor;
 mod signal;
 mod slot;
@@ -93,6 +94,9 @@ pub struct ServerOptions {
     pub poll: Duration,
     /// The longest time that a reactor which was woken lets more commands come before it takes them. Zero: it takes them at once.
     pub gather: Duration,
+    /// Whether a reactor may make its priority the lowest while more gets done by that. It needs the right to take it back (`RLIMIT_NICE` or
+    /// `CAP_SYS_NICE`); without, it does not.
+    pub give_way: bool,
 }
 
 impl Default for ServerOptions {
@@ -103,6 +107,7 @@ impl Default for ServerOptions {
             engine: IoEngine::Auto,
             poll: Duration::from_micros(1000),
             gather: Duration::from_micros(4000),
+            give_way: true,
         }
     }
 }

@@ -16,7 +16,10 @@ use std::{num::NonZeroU64, time::Duration};
 
 use rustix::thread::set_current_timer_slack;
 
-use super::trial::{Trial, Way, processor_time};
+use super::{
+    priority::Priority,
+    trial::{Trial, Way, processor_time},
+};
 
 /// So many polls that find something shorten the next ones by as much as one in vain makes them longer, so that one of about so many gives up
 /// too early. It has to be few: who gives up just before something comes has paid for the poll, and for sleeping.
@@ -46,7 +49,7 @@ pub(super) enum Step {
     Ask,
 }
 
-/// When to poll or nap, and for how long.
+/// When to poll or nap, and for how long, and when to let others go first.
 #[derive(Debug)]
 pub(super) struct Pacing {
     /// The longest poll; zero: none.
@@ -63,19 +66,22 @@ pub(super) struct Pacing {
     /// Rounds of looking since the last one in which all were asked.
     rounds: u32,
     trial: Trial,
+    priority: Priority,
 }
 
 impl Pacing {
-    /// Polls and naps for at most so long. To be called on the thread that will do so.
-    pub(super) fn new(most: Duration, nap: Duration) -> Pacing {
+    /// Polls and naps for at most so long, and makes its priority the lowest if it may give way. To be called on the thread that will do so.
+    pub(super) fn new(most: Duration, nap: Duration, gives_way: bool) -> Pacing {
         if !nap.is_zero()
             && let Err(error) = set_current_timer_slack(NonZeroU64::new(1))
         {
             // Naps are then some 50 us longer, and pay less often.
             tracing::debug!(%error, "the timer slack cannot be set");
         }
-        let trial = Trial::new(!most.is_zero(), !nap.is_zero());
-        Pacing { most, nap, most_looks: UNKNOWN, measured: (0, Duration::ZERO), window: MOST_LOOKS, polls: 0, rounds: 1, trial }
+        let priority = Priority::new(gives_way);
+        let trial = Trial::new(!most.is_zero(), !nap.is_zero(), priority.changes());
+        let measured = (0, Duration::ZERO);
+        Pacing { most, nap, most_looks: UNKNOWN, measured, window: MOST_LOOKS, polls: 0, rounds: 1, trial, priority }
     }
 
     /// There is nothing to do. `worked`: the last round did something. One that did not was after a sleep which ended because of what had
@@ -124,7 +130,16 @@ impl Pacing {
     /// A round took so many commands; `others`: of another device than the ones before.
     #[inline]
     pub(super) fn did(&mut self, commands: u32, others: bool) {
-        self.trial.did(commands, others);
+        // Others may want the processor for long: then it must not take many rounds until that is seen.
+        self.trial.did(commands, others, self.priority.is_lowest());
+        self.priority.set_lowest(self.trial.gives_way());
+    }
+
+    /// Commands are done on other threads, or by io_uring. To be called before what may start a thread for them.
+    #[inline]
+    pub(super) fn elsewhere(&mut self) {
+        self.trial.elsewhere();
+        self.priority.set_lowest(false);
     }
 
     /// Learns how long looks take. One measurement says little: the clock may have stood still meanwhile, or jumped.
@@ -150,7 +165,7 @@ mod tests {
 
     /// Polls for at most so long, and never naps.
     fn polling(most: Duration) -> Pacing {
-        Pacing::new(most, Duration::ZERO)
+        Pacing::new(most, Duration::ZERO, false)
     }
 
     /// In a trial, when it is the turn of this way.
@@ -214,7 +229,7 @@ mod tests {
     fn a_nap_is_as_long_as_a_few_commands_take_and_no_longer_than_it_may_be() {
         // Microseconds. One that slept for two commands in spite of its limit would take 20 s.
         for (each, most, nap) in [(1000, 10_000, 2000), (10_000_000, 2000, 2000)] {
-            let mut pacing = Pacing::new(MOST, Duration::from_micros(most));
+            let mut pacing = Pacing::new(MOST, Duration::from_micros(most), false);
             pacing.trial.finds(Way::Gather, Duration::from_micros(each));
             let start = std::time::Instant::now();
             pacing.gather();

@@ -147,7 +147,7 @@ impl Serving {
         Ok(Serving {
             reactor,
             waiter,
-            pacing: Pacing::new(options.poll, options.gather),
+            pacing: Pacing::new(options.poll, options.gather, options.give_way),
             devices: BTreeMap::new(),
             more: Vec::new(),
             busy: Vec::with_capacity(MOST_BUSY),
@@ -236,6 +236,9 @@ impl Serving {
 
     /// Sleeps, if `idle`, until there is something to do.
     fn wait(&mut self, idle: bool, ready: &mut Vec<u64>) -> io::Result<()> {
+        if self.waiter.has_io() {
+            self.pacing.elsewhere();
+        }
         let sleeps = idle && self.reactor.waker.falls_asleep();
         if sleeps && !self.waiter.has_io() {
             self.busy.clear();
@@ -265,6 +268,9 @@ impl Serving {
     fn take_back(&mut self) {
         self.reactor.waker.run_ios();
         let mut slot = self.reactor.waker.take_slots();
+        if !slot.is_null() {
+            self.pacing.elsewhere();
+        }
         let mut touched = Vec::new();
         while !slot.is_null() {
             // SAFETY: a completed slot, whose device is here until it is idle.

@@ -14,6 +14,10 @@ const PERIOD: Duration = Duration::from_millis(40);
 const CHANGING: Duration = Duration::from_millis(15);
 const COMMANDS: u32 = 64;
 const PAUSE: Duration = Duration::from_millis(400);
+/// A turn in which it lets others go first is over after so long if less than one in so many commands gets done that sleeping did: others want
+/// the processor. So it is, where that won a trial, when a period has less than one in so many of what it had then.
+const STARVED: Duration = Duration::from_millis(80);
+const STALLED: u64 = 3;
 /// Rounds of a trial, in which each way has its turn: more where they do not agree.
 const ROUNDS: u32 = 3;
 const MOST_ROUNDS: u32 = 5;
@@ -22,9 +26,14 @@ const MOST_ROUNDS: u32 = 5;
 const SETTLED: Duration = Duration::from_millis(800);
 const MOST_SETTLED: Duration = Duration::from_millis(38_400);
 const COST: u32 = 50;
-/// Naps have to get so much more done than sleeping at once, in percent, and polling so much more than both; afterwards at least so much, or
-/// the trial was wrong.
-const GAINS: Each<Gain> = [Gain { wins: 0, keeps: 0 }, Gain { wins: 10, keeps: 4 }, Gain { wins: 25, keeps: 12 }];
+/// What each way has to get done to win, in percent of what those that cost less do; and afterwards, of what sleeping did, or the trial was
+/// wrong. Giving way costs nothing as long as it gets as much done: a nap keeps somebody waiting, and a poll takes a processor.
+const GAINS: Each<Gain> = [
+    Gain { wins: 100, keeps: 100 },
+    Gain { wins: 101, keeps: 90 },
+    Gain { wins: 110, keeps: 104 },
+    Gain { wins: 125, keeps: 112 },
+];
 /// Who works for more than so much of its time, in percent, does not poll.
 const BUSY: u64 = 45;
 /// Nor is a poll worth it that makes a command so much dearer, in percent: its processor time grows by a larger factor than commands a second
@@ -54,19 +63,28 @@ const AVERAGED: u64 = 8;
 pub(super) enum Way {
     /// Sleep at once.
     Sleep,
+    /// Sleep at once, and let others have the processor first.
+    Defer,
     /// Sleep at once, and nap after being woken.
     Gather,
-    /// Look as long as it is allowed.
+    /// Look as long as it is allowed, and nobody else wants the processor.
     Poll,
 }
 
-const WAYS: [Way; 3] = [Way::Sleep, Way::Gather, Way::Poll];
+const WAYS: [Way; 4] = [Way::Sleep, Way::Defer, Way::Gather, Way::Poll];
+impl Way {
+    /// It keeps nobody waiting, and takes no processor: no more depends on the choice between two of these than what they get done.
+    fn is_free(self) -> bool {
+        matches!(self, Way::Sleep | Way::Defer)
+    }
+}
+
 /// Something of each way, in that order.
 type Each<T> = [T; WAYS.len()];
 /// Of these, where nothing else may be tried.
-const ONLY_SLEEP: Each<bool> = [true, false, false];
+const ONLY_SLEEP: Each<bool> = [true, false, false, false];
 
-/// What a way that has a price has to bring, in percent.
+/// What a way has to bring.
 struct Gain {
     wins: u32,
     keeps: u32,
@@ -106,6 +124,9 @@ pub(super) struct Trial {
     deep: u32,
     /// Several devices had commands in this period, or the one before: a nap for one would keep the others waiting.
     shared: (bool, bool),
+    /// Commands were done on other threads, or by io_uring, in this period, or the one before: threads that are started now for that would
+    /// keep the priority of who starts them.
+    elsewhere: (bool, bool),
     /// It napped in this round; and how many naps in a row brought few commands.
     napped: bool,
     vain: u32,
@@ -127,9 +148,9 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Of sleeping, and of looking and napping where that may be done.
-    pub(super) fn new(looks: bool, naps: bool) -> Trial {
-        Trial::of([true, naps, looks])
+    /// Of sleeping, and of looking, napping and giving way where that may be done.
+    pub(super) fn new(looks: bool, naps: bool, gives_way: bool) -> Trial {
+        Trial::of([true, gives_way, naps, looks])
     }
 
     fn of(may: Each<bool>) -> Trial {
@@ -151,6 +172,7 @@ impl Trial {
             busy: false,
             deep: 0,
             shared: (false, false),
+            elsewhere: (false, false),
             napped: false,
             vain: 0,
             each: Duration::ZERO,
@@ -173,7 +195,16 @@ impl Trial {
             () if self.is_settled() => self.best,
             () => self.turn,
         };
-        if way == Way::Gather && (self.is_shared() || self.vain >= VAIN) { Way::Sleep } else { way }
+        match way {
+            Way::Gather if self.is_shared() || self.vain >= VAIN => Way::Sleep,
+            Way::Defer if self.is_elsewhere() => Way::Sleep,
+            way => way,
+        }
+    }
+
+    /// Whether it may have the lowest priority now.
+    pub(super) fn gives_way(&self) -> bool {
+        matches!(self.way(), Way::Defer | Way::Poll) && !self.is_elsewhere()
     }
 
     /// A trial is over, and the next one has not begun.
@@ -191,13 +222,22 @@ impl Trial {
         self.napped = true;
     }
 
+    /// Commands are done on other threads, or by io_uring.
+    pub(super) fn elsewhere(&mut self) {
+        self.elsewhere.0 = true;
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.elsewhere.0 || self.elsewhere.1
+    }
+
     fn is_shared(&self) -> bool {
         self.shared.0 || self.shared.1
     }
 
-    /// A round took so many commands; `others`: of another device than the ones before.
+    /// A round took so many commands; `others`: of another device than the ones before; `slow`: rounds may take long.
     #[inline]
-    pub(super) fn did(&mut self, commands: u32, others: bool) {
+    pub(super) fn did(&mut self, commands: u32, others: bool, slow: bool) {
         if self.may == ONLY_SLEEP {
             return;
         }
@@ -209,7 +249,7 @@ impl Trial {
             self.vain = if commands > FEW { 0 } else { self.vain + 1 };
         }
         self.rounds += 1;
-        if self.rounds >= CLOCK_EVERY {
+        if slow || self.rounds >= CLOCK_EVERY {
             self.rounds = 0;
             self.look_at_the_clock();
         }
@@ -222,7 +262,13 @@ impl Trial {
             return;
         };
         let took = now - start;
-        if took > PAUSE {
+        if self.starves(took) {
+            // Who waits for the commands must not pay for it in the next rounds too.
+            self.left_out[self.turn as usize] = LEFT_OUT;
+            let work = processor_time();
+            self.ended(Sum::of(took, work.saturating_sub(worked), self.commands, self.batches));
+            self.begin(now, work);
+        } else if took > PAUSE {
             *self = Trial { start: Some((now, processor_time())), ..Trial::of(self.may) };
         } else if self.dense && !self.is_settled() && !self.begun {
             if took >= CHANGING {
@@ -235,10 +281,18 @@ impl Trial {
             if self.dense {
                 self.ended(Sum::of(took, work.saturating_sub(worked), self.commands, self.batches));
             }
-            (self.shared, self.vain) = ((false, self.shared.0), 0);
+            (self.shared, self.elsewhere, self.vain) = ((false, self.shared.0), (false, self.elsewhere.0), 0);
             self.dense = true;
             self.begin(now, work);
         }
+    }
+
+    /// In a turn of a way that lets others go first, they do so for long. The turn may not have begun yet, or never get through enough
+    /// commands.
+    fn starves(&self, took: Duration) -> bool {
+        let trying = self.dense && !self.is_settled() && matches!(self.turn, Way::Defer | Way::Poll);
+        let rate = Sum::of(took, Duration::ZERO, self.commands, 0).rate();
+        trying && took > STARVED && rate < self.turns[Way::Sleep as usize].rate() / STALLED
     }
 
     /// A period begins.
@@ -268,6 +322,7 @@ impl Trial {
     fn is_worth_trying(&self, way: Way) -> bool {
         let likely = match way {
             Way::Sleep => true,
+            Way::Defer => !self.is_elsewhere(),
             Way::Gather => {
                 self.deep >= DEEP && !self.is_shared() && self.sleeping().batch() < PLENTY.max(u64::from(self.deep) / SHARE)
             }
@@ -280,9 +335,11 @@ impl Trial {
     fn end_round(&mut self) {
         let turns = std::mem::take(&mut self.turns);
         for way in (1..WAYS.len()).filter(|way| turns[*way].commands > 0) {
-            let (rate, cheaper) = (turns[way].rate(), turns[..way].iter().map(|turn| turn.rate()).max().unwrap_or(0));
+            // The better of two that differ by chance only would seldom be beaten: where it is giving way, the average decides.
+            let cheaper = (0..way).filter(|way| *way != Way::Defer as usize).map(|way| turns[way].rate()).max().unwrap_or(0);
+            let rate = turns[way].rate();
             self.beside[way].add(turns[way], turns[Way::Sleep as usize]);
-            self.passed[way] += u32::from(rate * 100 >= cheaper * u64::from(100 + GAINS[way].wins));
+            self.passed[way] += u32::from(rate * 100 >= cheaper * u64::from(GAINS[way].wins));
         }
         self.round += 1;
         if self.round == MOST_ROUNDS || self.round >= ROUNDS && self.agreed() {
@@ -290,9 +347,10 @@ impl Trial {
         }
     }
 
-    /// All rounds of this trial found the same.
+    /// All rounds of this trial found the same of the ways that have a price.
     fn agreed(&self) -> bool {
-        self.passed.iter().all(|passed| *passed == 0 || *passed == self.round)
+        let priced = WAYS.into_iter().filter(|way| !way.is_free());
+        priced.map(|way| self.passed[way as usize]).all(|passed| passed == 0 || passed == self.round)
     }
 
     fn sleeping(&self) -> Sum {
@@ -309,11 +367,11 @@ impl Trial {
     fn judge(&mut self) {
         let before = self.best;
         let (mut best, mut rate, mut work) = (Way::Sleep, 1.0, 1.0);
-        for way in [Way::Gather, Way::Poll] {
+        for way in [Way::Defer, Way::Gather, Way::Poll] {
             let (at, found) = (way as usize, self.beside[way as usize]);
             let dear = way == Way::Poll && found.work() / work > found.rate() / rate * part(DEAR);
             // What has a price must not win by chance: in most rounds, not only in one by much.
-            if !dear && 2 * self.passed[at] > self.round && found.rate() >= rate * part(100 + GAINS[at].wins) {
+            if !dear && 2 * self.passed[at] > self.round && found.rate() >= rate * part(GAINS[at].wins) {
                 (best, rate, work) = (way, found.rate(), found.work());
             }
         }
@@ -323,12 +381,14 @@ impl Trial {
             let hopeless = *left_out == 0 && found.rounds > 0.0 && found.rate() < rate * part(HOPELESS);
             *left_out = if hopeless { LEFT_OUT } else { left_out.saturating_sub(1) };
         }
-        let [_, gather, poll] = self.beside;
+        let [_, give_way, gather, poll] = self.beside;
         tracing::debug!(
             sleep = self.sleeping().rate(),
+            give_way = give_way.rate(),
             gather = gather.rate(),
             poll = poll.rate(),
             work = self.sleeping().work(),
+            giving_way = give_way.work(),
             polling = poll.work(),
             rounds = self.round,
             batch = self.sleeping().batch(),
@@ -338,7 +398,8 @@ impl Trial {
             "commands a second of a reactor that sleeps, and what the other ways do beside that"
         );
         if !self.doubted {
-            self.pause = if before == best || self.broken { 2 * self.pause } else { self.pause / 2 }.clamp(SETTLED, MOST_SETTLED);
+            let same = before == best || before.is_free() && best.is_free();
+            self.pause = if same || self.broken { 2 * self.pause } else { self.pause / 2 }.clamp(SETTLED, MOST_SETTLED);
             if self.agreed() {
                 self.pause = self.pause.max(COST * self.cost()).min(MOST_SETTLED);
             }
@@ -359,7 +420,7 @@ impl Trial {
         let mut doubts = false;
         if periods == 2 * AVERAGED && self.best != Way::Sleep {
             // By what a trial does to the load, or because the machine is slower now.
-            let keeps = u64::from(100 + GAINS[self.best as usize].keeps);
+            let keeps = u64::from(GAINS[self.best as usize].keeps);
             let less = self.average * 100 < self.sleeping().rate() * keeps;
             if less && self.doubted {
                 (self.best, self.broken) = (Way::Sleep, true);
@@ -367,7 +428,8 @@ impl Trial {
             doubts = less && !self.doubted;
             self.doubted = doubts;
         }
-        let changed = self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
+        let stalls = self.gives_way() && now < self.rate / STALLED;
+        let changed = stalls || self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
         if changed {
             (self.pause, self.beside, self.left_out) = (SETTLED, Each::default(), Each::default());
             (self.doubted, self.broken) = (false, false);

@@ -34,6 +34,7 @@ pub const EFFECTS: &[(&str, Effect)] = &[
     ("io_engine", Effect::HandlerRestart),
     ("poll_microseconds", Effect::HandlerRestart),
     ("gather_microseconds", Effect::HandlerRestart),
+    ("give_way", Effect::HandlerRestart),
     ("standby", Effect::AtOnce),
     ("lock_memory", Effect::DaemonRestart),
     ("give_up_seconds", Effect::AtOnce),

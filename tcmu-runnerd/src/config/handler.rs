@@ -19,6 +19,7 @@ pub struct HandlerSection {
     pub io_engine: Option<String>,
     pub poll_microseconds: Option<u64>,
     pub gather_microseconds: Option<u64>,
+    pub give_way: Option<bool>,
     pub give_up_seconds: Option<u64>,
     pub hang_seconds: Option<u64>,
     pub hang_action: Option<HangAction>,
@@ -48,6 +49,8 @@ pub struct HandlerSettings {
     pub poll_microseconds: u64,
     /// The longest time that it lets more commands come before it takes them.
     pub gather_microseconds: u64,
+    /// Whether it may make its priority the lowest.
+    pub give_way: bool,
 }
 
 impl HandlerSection {
@@ -73,6 +76,7 @@ impl Config {
             io_engine: section.io_engine.unwrap_or_else(|| self.io_engine.clone()),
             poll_microseconds: section.poll_microseconds.unwrap_or(self.poll_microseconds),
             gather_microseconds: section.gather_microseconds.unwrap_or(self.gather_microseconds),
+            give_way: section.give_way.unwrap_or(self.give_way),
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Config {
     pub poll_microseconds: u64,
     /// The longest time that a reactor which was woken lets more commands come before it takes them; 0: it takes them at once.
     pub gather_microseconds: u64,
+    /// Whether a reactor may make its priority the lowest while more gets done by that.
+    pub give_way: bool,
     /// Whether a second process is kept ready for each handler that serves devices.
     pub standby: bool,
     /// Whether the memory of the daemon and its handlers' processes is kept from being swapped out.
@@ -80,6 +82,7 @@ impl Default for Config {
             io_engine: "auto".into(),
             poll_microseconds: 1000,
             gather_microseconds: 4000,
+            give_way: true,
             standby: true,
             lock_memory: true,
             give_up_seconds: 0,

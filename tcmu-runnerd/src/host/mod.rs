@@ -65,6 +65,8 @@ pub struct HostOptions<'a> {
     pub poll: Duration,
     /// The longest nap for more commands to come.
     pub gather: Duration,
+    /// Whether reactors may lower their priority.
+    pub give_way: bool,
     /// The only device that it is for.
     pub device: Option<&'a str>,
     /// Whom it runs as, if not as who started it.
@@ -143,6 +145,7 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
         engine: options.io_engine,
         poll: options.poll,
         gather: options.gather,
+        give_way: options.give_way,
     })?;
     let facts = HostFacts {
         handler: handler_facts(&plugin, io_flusher),

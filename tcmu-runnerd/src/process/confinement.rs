@@ -1,6 +1,6 @@
 //! The order in which a handler host gives its rights up.
 //!
-//! 1. What asks for rights of root is done: `PR_SET_IO_FLUSHER`, locked memory.
+//! 1. What asks for rights of root is done: `PR_SET_IO_FLUSHER`, locked memory, the right to come back to its priority.
 //! 2. No program that it starts gets more rights than it has (`no_new_privs`); it becomes a user, if it shall; and it keeps only those
 //!    capabilities that a plugin can declare.
 //! 3. The plugin is loaded and asked for its table, on a thread that gave up all but [`KEPT`](super::capabilities::KEPT) before, so that
@@ -16,7 +16,7 @@ use tcmu_handler_api::{
     host::{LoadError, Loaded, Plugin},
 };
 
-use super::{become_user, capabilities, memory, needs, needs::Needs, seccomp};
+use super::{become_user, capabilities, memory, needs, needs::Needs, priority, seccomp};
 
 /// A host that gave up what no handler can have.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ impl Confinement {
     /// Steps 1 and 2. With `confined` off, only the user is changed. To be called before any thread is started.
     pub fn begin(user: Option<&str>, confined: bool) -> anyhow::Result<Confinement> {
         memory::lift_limit();
+        priority::let_it_come_back();
         rustix::thread::set_no_new_privs(true)?;
         // The right to bound them further is kept until it is known what the plugin needs.
         let keep = if user.is_some() { CapabilitySet::empty() } else { needs::declarable() | CapabilitySet::SETPCAP };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`confinement`] | the order in which a handler host gives its rights up |
 //! | `memory` | what keeps it going when memory is short |
+//! | `priority` | whether a thread that gave way may come back |
 //! | `files` | how many files it may have open |
 //! | `capabilities` | what only root may do, and a host doesn't need |
 //! | `needs` | what a handler declares that it needs: system calls and capabilities |
@@ -16,6 +17,7 @@ pub mod confinement;
 mod files;
 mod memory;
 mod needs;
+mod priority;
 mod refusals;
 mod seccomp;
 

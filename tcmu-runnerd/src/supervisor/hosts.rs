@@ -268,6 +268,9 @@ impl Host {
             .args(["--io-engine", &settings.io_engine])
             .args(["--poll", &settings.poll_microseconds.to_string()])
             .args(["--gather", &settings.gather_microseconds.to_string()]);
+        if !settings.give_way {
+            command.arg("--first-come");
+        }
         if let Some(device) = &self.device {
             command.args(["--device", &device.to_string()]);
         }
