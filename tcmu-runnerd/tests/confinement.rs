@@ -210,3 +210,18 @@ fn a_host_that_runs_as_a_user_has_no_rights_of_root() {
         assert!(host.status(set).iter().all(|value| value.trim_matches('0').is_empty()), "{set}: {:?}", host.status(set));
     }
 }
+
+#[test]
+fn reactors_may_take_their_priority_back() {
+    // Soft limit of "Max nice priority", proc(5).
+    let limit = |pid: &str| -> u32 {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max nice priority")).unwrap();
+        line.split_whitespace().nth(3).unwrap().parse().unwrap()
+    };
+    let host = Host::start("", &[]);
+    // As far as whoever starts it may give that right: a container's root may not.
+    let may = Command::new("prlimit").args(["--nice=20", "true"]).status().unwrap().success();
+    let expected = if may { limit("self").max(20) } else { limit("self") };
+    assert_eq!(limit(&host.child.id().to_string()), expected);
+}

@@ -366,13 +366,13 @@ impl Trial {
     /// The trial is over: what it found.
     fn judge(&mut self) {
         let before = self.best;
-        let (mut best, mut rate, mut work) = (Way::Sleep, 1.0, 1.0);
+        let (mut best, mut rate) = (Way::Sleep, 1.0);
         for way in [Way::Defer, Way::Gather, Way::Poll] {
             let (at, found) = (way as usize, self.beside[way as usize]);
-            let dear = way == Way::Poll && found.work() / work > found.rate() / rate * part(DEAR);
+            let dear = way == Way::Poll && found.work() > found.rate() * part(DEAR);
             // What has a price must not win by chance: in most rounds, not only in one by much.
             if !dear && 2 * self.passed[at] > self.round && found.rate() >= rate * part(GAINS[at].wins) {
-                (best, rate, work) = (way, found.rate(), found.work());
+                (best, rate) = (way, found.rate());
             }
         }
         self.best = best;
