@@ -15,7 +15,7 @@ const CHANGING: Duration = Duration::from_millis(15);
 const COMMANDS: u32 = 64;
 const PAUSE: Duration = Duration::from_millis(400);
 /// A turn in which it lets others go first is over after so long if less than one in so many commands gets done that sleeping did: others want
-/// the processor. So it is, where that won a trial, when a period has less than one in so many of what it had then.
+/// the processor. So it is, where that won a trial, when two periods in a row have less than one in so many of what it had then.
 const STARVED: Duration = Duration::from_millis(80);
 const STALLED: u64 = 3;
 /// Rounds of a trial, in which each way has its turn: more where they do not agree.
@@ -137,6 +137,8 @@ pub(super) struct Trial {
     /// What won a trial got less done afterwards, which called for another one; and after that too.
     doubted: bool,
     broken: bool,
+    /// It let others go first in the last period, and got far less done.
+    stalled: bool,
     /// Commands a second after it, and on average of late.
     rate: u64,
     average: u64,
@@ -179,6 +181,7 @@ impl Trial {
             best: Way::Sleep,
             doubted: false,
             broken: false,
+            stalled: false,
             rate: 0,
             average: 0,
             start: None,
@@ -428,12 +431,15 @@ impl Trial {
             doubts = less && !self.doubted;
             self.doubted = doubts;
         }
+        // Once may be chance.
         let stalls = self.gives_way() && now < self.rate / STALLED;
-        let changed = stalls || self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
+        let changed =
+            stalls && self.stalled || self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
         if changed {
             (self.pause, self.beside, self.left_out) = (SETTLED, Each::default(), Each::default());
             (self.doubted, self.broken) = (false, false);
         }
+        self.stalled = stalls && !changed;
         if changed || doubts || self.since > self.pause {
             self.deep = if changed { 0 } else { self.deep / 2 };
             self.begin_trial();

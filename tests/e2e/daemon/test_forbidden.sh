@@ -99,6 +99,10 @@ done
 for pid in $(host_pid forbidden) $(host_pid file); do io_flushers $pid; done
 expect '"io_flusher": true' tcmuctl handlers --json
 ! grep -q "IO_FLUSHER is not in force" $LOG || fail "a host has no PR_SET_IO_FLUSHER"
+# So was the right to come back from the lowest priority to the usual one, and no further.
+for pid in $(host_pid forbidden) $(host_pid file); do
+    grep -qE "^Max nice priority +20 +20 " /proc/$pid/limits || fail "a host's reactors cannot give way: $(grep nice /proc/$pid/limits)"
+done
 
 # A handler that tries is refused, and its disk goes on; so does the other's.
 mkdir -m 777 -p $W/images

@@ -116,6 +116,10 @@ fn who_starves_when_it_lets_others_go_first_gives_that_up() {
     trial.after(period(IDLE, 400));
     assert!(trial.gives_way());
     trial.after(period(IDLE, 300));
+    trial.after(period(IDLE, 1000));
+    trial.after(period(IDLE, 300));
+    assert!(trial.gives_way(), "now and then");
+    trial.after(period(IDLE, 300));
     assert!(!trial.gives_way());
 }
 
