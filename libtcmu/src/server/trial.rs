@@ -72,6 +72,7 @@ pub(super) enum Way {
 }
 
 const WAYS: [Way; 4] = [Way::Sleep, Way::Defer, Way::Gather, Way::Poll];
+
 impl Way {
     /// It keeps nobody waiting, and takes no processor: no more depends on the choice between two of these than what they get done.
     fn is_free(self) -> bool {
@@ -207,7 +208,7 @@ impl Trial {
 
     /// Whether it may have the lowest priority now.
     pub(super) fn gives_way(&self) -> bool {
-        matches!(self.way(), Way::Defer | Way::Poll) && !self.is_elsewhere()
+        self.may[Way::Defer as usize] && matches!(self.way(), Way::Defer | Way::Poll) && !self.is_elsewhere()
     }
 
     /// A trial is over, and the next one has not begun.
@@ -293,9 +294,8 @@ impl Trial {
     /// In a turn of a way that lets others go first, they do so for long. The turn may not have begun yet, or never get through enough
     /// commands.
     fn starves(&self, took: Duration) -> bool {
-        let trying = self.dense && !self.is_settled() && matches!(self.turn, Way::Defer | Way::Poll);
         let rate = Sum::of(took, Duration::ZERO, self.commands, 0).rate();
-        trying && took > STARVED && rate < self.turns[Way::Sleep as usize].rate() / STALLED
+        !self.is_settled() && self.gives_way() && took > STARVED && rate < self.turns[Way::Sleep as usize].rate() / STALLED
     }
 
     /// A period begins.

@@ -86,6 +86,9 @@ fn who_has_it_done_elsewhere_does_not_give_way() {
     assert_eq!([end_period(), end_period(), end_period()], [Way::Sleep, Way::Sleep, Way::Defer]);
     trial.found(Way::Poll);
     assert!(trial.gives_way(), "nor does who polls take the processor from anybody");
+    let mut keeps = Trial::new(true, true, false);
+    keeps.found(Way::Poll);
+    assert!(!keeps.gives_way(), "who keeps its priority is not starved by that");
     trial.elsewhere();
     assert_eq!((trial.way(), trial.gives_way()), (Way::Poll, false));
     trial = Trial { dense: true, ..deep() };
