@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 use tcmu::server::IoEngine;
 use tcmu_runnerd::{
     config::Config,
@@ -66,12 +66,10 @@ enum Sub {
         /// Microseconds.
         #[arg(long)]
         poll: u64,
-        /// Microseconds.
-        #[arg(long)]
-        gather: u64,
-        /// Reactors keep their priority.
-        #[arg(long)]
-        first_come: bool,
+        #[arg(long, action = ArgAction::Set)]
+        stay_put: bool,
+        #[arg(long, action = ArgAction::Set)]
+        give_way: bool,
         #[arg(long)]
         device: Option<String>,
         #[arg(long)]
@@ -113,8 +111,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         workers,
         io_engine,
         poll,
-        gather,
-        first_come,
+        stay_put,
+        give_way,
         device,
         user,
         unconfined,
@@ -129,8 +127,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             workers: *workers,
             io_engine: *io_engine,
             poll: Duration::from_micros(*poll),
-            gather: Duration::from_micros(*gather),
-            give_way: !first_come,
+            stay_put: *stay_put,
+            give_way: *give_way,
             device: device.as_deref(),
             user: user.as_deref(),
             confined: !unconfined,

@@ -43,7 +43,9 @@ impl Host {
         let child = Command::new(env!("CARGO_BIN_EXE_tcmu-runnerd"))
             .args(["handler-host", "forbidden"])
             .arg(plugin(dir.path(), needs))
-            .args("--log-level info --reactors 1 --workers 2 --io-engine auto --poll 0 --gather 0".split(' '))
+            .args(
+                "--log-level info --reactors 1 --workers 2 --io-engine auto --poll 0 --stay-put true --give-way true".split(' '),
+            )
             .args(more)
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stderr(fs::File::create(&log).unwrap())

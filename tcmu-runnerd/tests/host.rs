@@ -51,7 +51,10 @@ impl Rig {
         let host = Command::new(env!("CARGO_BIN_EXE_tcmu-runnerd"))
             .args(["handler-host", "ramc"])
             .arg(&plugin)
-            .args("--log-level info --reactors 1 --workers 1 --io-engine threads --poll 0 --gather 0".split(' '))
+            .args(
+                "--log-level info --reactors 1 --workers 1 --io-engine threads --poll 0 --stay-put true --give-way true"
+                    .split(' '),
+            )
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stderr(Stdio::null())
             .spawn()

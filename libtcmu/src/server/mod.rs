@@ -24,6 +24,7 @@
 //! | `counters` | what was done for a device |
 //! | `device::timing` | how long commands took |
 //! | `observe` | those who look at single commands |
+mod affinity;
 mod attach;
 mod command;
 pub mod counters;
@@ -92,8 +93,8 @@ pub struct ServerOptions {
     pub engine: IoEngine,
     /// The longest time that a reactor looks at its busy rings before it sleeps. Zero: it sleeps at once.
     pub poll: Duration,
-    /// The longest time that a reactor which was woken lets more commands come before it takes them. Zero: it takes them at once.
-    pub gather: Duration,
+    /// Whether a reactor that sleeps may keep itself on one processor while more gets done by that.
+    pub stay_put: bool,
     /// Whether a reactor may make its priority the lowest while more gets done by that. It needs the right to take it back (`RLIMIT_NICE` or
     /// `CAP_SYS_NICE`); without, it does not.
     pub give_way: bool,
@@ -106,7 +107,7 @@ impl Default for ServerOptions {
             workers: 0,
             engine: IoEngine::Auto,
             poll: Duration::from_micros(1000),
-            gather: Duration::from_micros(4000),
+            stay_put: true,
             give_way: true,
         }
     }

@@ -1,22 +1,22 @@
-//! When a reactor takes commands: looking at the rings for a while before it sleeps, or letting them fill after it was woken.
+//! How a reactor waits for commands: sleeping, or looking at the rings for a while before that; where, and with which priority.
 //!
 //! To sleep and be woken costs a few system calls and a switch of threads, often more than a command does. Where commands come one by one,
-//! a reactor may look at its busy rings a little longer before it sleeps. Where many are under way, the first of them wakes it, and all
-//! that follow find it at work, so that it does one or two at a time and the processor goes from one to the other: it may nap first, and
-//! take them together, which is what network cards do with interrupts. Whether either pays depends on the machine, on who else wants its
-//! processors and on what initiators do, which nobody knows beforehand: so it is tried (`trial`). A reactor without work does neither, and
-//! none polls or naps longer than it is allowed to.
+//! a reactor may look at its busy rings a little longer before it sleeps. One that sleeps may be woken on another processor each time, and
+//! so may those whose commands it does: it may stay on one. Where many commands are under way, the first of them wakes it, takes the
+//! processor from who queues the others, and each of those finds it at work, so that it does one or two at a time: it may let others go
+//! first, and take many together. Whether any of this pays depends on the machine, on who else wants its processors and on what initiators
+//! do, which nobody knows beforehand: so it is tried (`trial`). A reactor without work does nothing of it, and none polls longer than it
+//! is allowed to.
 //!
 //! Time is counted in looks while polling: reading the clock costs more than a look, and on some machines a system call. How long a look
 //! takes is measured now and then.
 //!
 //! There is no `PAUSE` between two looks: in a virtual machine without hardware help each one leaves the translated code and takes the lock
 //! that other processors need for their timers and interrupts, so that a poll delayed what it waited for.
-use std::{num::NonZeroU64, time::Duration};
-
-use rustix::thread::set_current_timer_slack;
+use std::time::Duration;
 
 use super::{
+    affinity::Affinity,
     priority::Priority,
     trial::{Trial, Way, processor_time},
 };
@@ -49,13 +49,11 @@ pub(super) enum Step {
     Ask,
 }
 
-/// When to poll or nap, and for how long, and when to let others go first.
+/// When to poll, and for how long; when to stay on one processor, and when to let others go first.
 #[derive(Debug)]
 pub(super) struct Pacing {
     /// The longest poll; zero: none.
     most: Duration,
-    /// The longest nap; zero: none.
-    nap: Duration,
     /// The longest poll, in looks.
     most_looks: u32,
     /// Looks that were measured of late, and how long they took together.
@@ -67,21 +65,16 @@ pub(super) struct Pacing {
     rounds: u32,
     trial: Trial,
     priority: Priority,
+    affinity: Affinity,
 }
 
 impl Pacing {
-    /// Polls and naps for at most so long, and makes its priority the lowest if it may give way. To be called on the thread that will do so.
-    pub(super) fn new(most: Duration, nap: Duration, gives_way: bool) -> Pacing {
-        if !nap.is_zero()
-            && let Err(error) = set_current_timer_slack(NonZeroU64::new(1))
-        {
-            // Naps are then some 50 us longer, and pay less often.
-            tracing::debug!(%error, "the timer slack cannot be set");
-        }
-        let priority = Priority::new(gives_way);
-        let trial = Trial::new(!most.is_zero(), !nap.is_zero(), priority.changes());
+    /// Polls for at most so long, and may be kept on one processor and have the lowest priority. To be called on the thread that will do so.
+    pub(super) fn new(most: Duration, stays: bool, gives_way: bool) -> Pacing {
+        let (affinity, priority) = (Affinity::new(stays), Priority::new(gives_way));
+        let trial = Trial::new(!most.is_zero(), affinity.changes(), priority.changes());
         let measured = (0, Duration::ZERO);
-        Pacing { most, nap, most_looks: UNKNOWN, measured, window: MOST_LOOKS, polls: 0, rounds: 1, trial, priority }
+        Pacing { most, most_looks: UNKNOWN, measured, window: MOST_LOOKS, polls: 0, rounds: 1, trial, priority, affinity }
     }
 
     /// There is nothing to do. `worked`: the last round did something. One that did not was after a sleep which ended because of what had
@@ -118,21 +111,13 @@ impl Pacing {
         found
     }
 
-    /// It was woken by rings, and by nothing else: naps while more comes, if that pays.
-    pub(super) fn gather(&mut self) {
-        if self.trial.way() != Way::Gather {
-            return;
-        }
-        self.trial.naps();
-        std::thread::sleep(self.trial.nap().min(self.nap));
-    }
-
-    /// A round took so many commands; `others`: of another device than the ones before.
+    /// A round took so many commands.
     #[inline]
-    pub(super) fn did(&mut self, commands: u32, others: bool) {
+    pub(super) fn did(&mut self, commands: u32) {
         // Others may want the processor for long: then it must not take many rounds until that is seen.
-        self.trial.did(commands, others, self.priority.is_lowest());
+        self.trial.did(commands, self.priority.is_lowest() || self.affinity.stays());
         self.priority.set_lowest(self.trial.gives_way());
+        self.affinity.set_stays(self.trial.stays());
     }
 
     /// Commands are done on other threads, or by io_uring. To be called before what may start a thread for them.
@@ -140,6 +125,7 @@ impl Pacing {
     pub(super) fn elsewhere(&mut self) {
         self.trial.elsewhere();
         self.priority.set_lowest(false);
+        self.affinity.set_stays(false);
     }
 
     /// Learns how long looks take. One measurement says little: the clock may have stood still meanwhile, or jumped.
@@ -163,9 +149,9 @@ mod tests {
 
     const MOST: Duration = Duration::from_millis(1);
 
-    /// Polls for at most so long, and never naps.
+    /// Polls for at most so long, and changes nothing else.
     fn polling(most: Duration) -> Pacing {
-        Pacing::new(most, Duration::ZERO, false)
+        Pacing::new(most, false, false)
     }
 
     /// In a trial, when it is the turn of this way.
@@ -177,7 +163,7 @@ mod tests {
 
     /// As after a trial that polling won.
     fn settled(mut pacing: Pacing) -> Pacing {
-        pacing.trial.found(Way::Poll);
+        pacing.trial.won(Way::Poll);
         pacing
     }
 
@@ -206,7 +192,7 @@ mod tests {
     fn without_many_commands_nobody_polls() {
         let mut pacing = polling(MOST);
         for _ in 0..10_000 {
-            pacing.did(1, false);
+            pacing.did(1);
             pacing.trial.grow_older(Duration::from_millis(50));
             assert_eq!(looks_in_vain(&mut pacing), 0, "{pacing:?}");
         }
@@ -223,19 +209,6 @@ mod tests {
             }));
         }
         assert_eq!(looks, 20);
-    }
-
-    #[test]
-    fn a_nap_is_as_long_as_a_few_commands_take_and_no_longer_than_it_may_be() {
-        // Microseconds. One that slept for two commands in spite of its limit would take 20 s.
-        for (each, most, nap) in [(1000, 10_000, 2000), (10_000_000, 2000, 2000)] {
-            let mut pacing = Pacing::new(MOST, Duration::from_micros(most), false);
-            pacing.trial.finds(Way::Gather, Duration::from_micros(each));
-            let start = std::time::Instant::now();
-            pacing.gather();
-            let took = start.elapsed();
-            assert!((Duration::from_micros(nap)..Duration::from_secs(10)).contains(&took), "{took:?} for {nap}");
-        }
     }
 
     #[test]

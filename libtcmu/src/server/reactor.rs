@@ -131,10 +131,8 @@ struct Serving {
     more: Vec<usize>,
     /// Devices that had something to do since the thread slept last: their rings are looked at before it sleeps again.
     busy: Vec<usize>,
-    /// Commands taken in this round; the device that had the last ones, and whether another one had some in this round.
+    /// Commands taken in this round.
     taken: u32,
-    taker: usize,
-    others: bool,
 }
 
 /// Rings that are looked at while polling.
@@ -147,13 +145,11 @@ impl Serving {
         Ok(Serving {
             reactor,
             waiter,
-            pacing: Pacing::new(options.poll, options.gather, options.give_way),
+            pacing: Pacing::new(options.poll, options.stay_put, options.give_way),
             devices: BTreeMap::new(),
             more: Vec::new(),
             busy: Vec::with_capacity(MOST_BUSY),
             taken: 0,
-            taker: 0,
-            others: false,
         })
     }
 
@@ -161,7 +157,7 @@ impl Serving {
         let (mut ready, mut worked) = (Vec::with_capacity(256), false);
         loop {
             let taken = std::mem::take(&mut self.taken);
-            self.pacing.did(taken, std::mem::take(&mut self.others));
+            self.pacing.did(taken);
             let found = match self.pause(worked || taken > 0, &mut ready) {
                 Ok(found) => found,
                 Err(error) => {
@@ -245,9 +241,6 @@ impl Serving {
         }
         let outcome = self.waiter.wait(sleeps, ready);
         self.reactor.waker.is_awake();
-        if sleeps && !ready.is_empty() && !ready.contains(&WAKER) && !self.waiter.has_io() {
-            self.pacing.gather();
-        }
         outcome
     }
 
@@ -295,12 +288,7 @@ impl Serving {
         let Some(served) = self.devices.get_mut(&key) else { return };
         if !served.failed || served.stop.is_some() {
             let outcome = turn(&mut served.server);
-            let taken = served.server.take_taken();
-            if taken > 0 {
-                self.taken += taken;
-                self.others |= self.taker != key;
-                self.taker = key;
-            }
+            self.taken += served.server.take_taken();
             match outcome {
                 Ok(Turn::More) => self.more.push(key),
                 Ok(Turn::Idle) => {}

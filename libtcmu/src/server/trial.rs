@@ -1,17 +1,22 @@
 //! Which way of waiting gets more commands done: each is tried for a moment, again and again.
 mod measured;
+mod way;
 
 use std::time::{Duration, Instant};
 
 use measured::{Beside, Sum};
 use rustix::time::{ClockId, clock_gettime};
+pub(super) use way::Way;
+use way::{Each, GAINS, ONLY_SLEEP, WAYS};
 
 /// Rounds between two looks at the clock.
 const CLOCK_EVERY: u32 = 16;
 /// How long one way is tried, with how many commands at least; a period that is much longer saw a pause, and says nothing. What is done
-/// before it, right after a change, is not counted: that is still the way before.
+/// before it, right after a change, is not counted: that is still the way before. Longest where nothing keeps it on its processor any more:
+/// until the scheduler has moved it, and those whose commands it does, things are as they were.
 const PERIOD: Duration = Duration::from_millis(40);
 const CHANGING: Duration = Duration::from_millis(15);
+const SCATTERING: Duration = Duration::from_millis(80);
 const COMMANDS: u32 = 64;
 const PAUSE: Duration = Duration::from_millis(400);
 /// A turn in which it lets others go first is over after so long if less than one in so many commands gets done that sleeping did: others want
@@ -26,30 +31,11 @@ const MOST_ROUNDS: u32 = 5;
 const SETTLED: Duration = Duration::from_millis(800);
 const MOST_SETTLED: Duration = Duration::from_millis(38_400);
 const COST: u32 = 50;
-/// What each way has to get done to win, in percent of what those that cost less do; and afterwards, of what sleeping did, or the trial was
-/// wrong. Giving way costs nothing as long as it gets as much done: a nap keeps somebody waiting, and a poll takes a processor.
-const GAINS: Each<Gain> = [
-    Gain { wins: 100, keeps: 100 },
-    Gain { wins: 101, keeps: 90 },
-    Gain { wins: 110, keeps: 104 },
-    Gain { wins: 125, keeps: 112 },
-];
 /// Who works for more than so much of its time, in percent, does not poll.
 const BUSY: u64 = 45;
 /// Nor is a poll worth it that makes a command so much dearer, in percent: its processor time grows by a larger factor than commands a second
 /// do, times this. A little more would get done for a whole processor.
 const DEAR: u32 = 125;
-/// Naps are tried where so many commands were taken at once, which shows that as many are under way. A nap is for one of so many of them,
-/// but no more than so many.
-const DEEP: u32 = 8;
-const GATHERED: u32 = 4;
-const MOST_GATHERED: u32 = 32;
-/// They are not tried where a reactor that sleeps at once takes so many at once on average, and one in so many of the most that it took.
-const PLENTY: u64 = 6;
-const SHARE: u64 = 8;
-/// Where so many naps in a row bring no more commands than this, nobody naps for the rest of the period: fewer are under way than before.
-const VAIN: u32 = 4;
-const FEW: u32 = 2;
 /// A way that gets less than so much of what the best one does, in percent, is left out of so many trials.
 const HOPELESS: u32 = 75;
 const LEFT_OUT: u32 = 6;
@@ -57,39 +43,6 @@ const LEFT_OUT: u32 = 6;
 /// trial. Single periods differ as much by chance, so it is the average of about so many that counts.
 const CHANGED: u64 = 160;
 const AVERAGED: u64 = 8;
-
-/// What to do when there is nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Sleep at once.
-    Sleep,
-    /// Sleep at once, and let others have the processor first.
-    Defer,
-    /// Sleep at once, and nap after being woken.
-    Gather,
-    /// Look as long as it is allowed, and nobody else wants the processor.
-    Poll,
-}
-
-const WAYS: [Way; 4] = [Way::Sleep, Way::Defer, Way::Gather, Way::Poll];
-
-impl Way {
-    /// It keeps nobody waiting, and takes no processor: no more depends on the choice between two of these than what they get done.
-    fn is_free(self) -> bool {
-        matches!(self, Way::Sleep | Way::Defer)
-    }
-}
-
-/// Something of each way, in that order.
-type Each<T> = [T; WAYS.len()];
-/// Of these, where nothing else may be tried.
-const ONLY_SLEEP: Each<bool> = [true, false, false, false];
-
-/// What a way has to bring.
-struct Gain {
-    wins: u32,
-    keeps: u32,
-}
 
 /// Which of the ways gets more commands done.
 #[derive(Debug)]
@@ -121,20 +74,12 @@ pub(super) struct Trial {
     left_out: Each<u32>,
     /// It works for much of its time.
     busy: bool,
-    /// The most commands that were taken at once since the trial began, or half of that in the one before.
-    deep: u32,
-    /// Several devices had commands in this period, or the one before: a nap for one would keep the others waiting.
-    shared: (bool, bool),
     /// Commands were done on other threads, or by io_uring, in this period, or the one before: threads that are started now for that would
-    /// keep the priority of who starts them.
+    /// keep the priority and the processor of who starts them.
     elsewhere: (bool, bool),
-    /// It napped in this round; and how many naps in a row brought few commands.
-    napped: bool,
-    vain: u32,
-    /// The time on the wall for each command in the last period.
-    each: Duration,
-    /// What the last trial found.
+    /// What the last trial found; and whether there was one.
     best: Way,
+    known: bool,
     /// What won a trial got less done afterwards, which called for another one; and after that too.
     doubted: bool,
     broken: bool,
@@ -146,14 +91,13 @@ pub(super) struct Trial {
     /// When the period began, and this thread's processor time then.
     start: Option<(Instant, Duration)>,
     commands: u32,
-    batches: u32,
     rounds: u32,
 }
 
 impl Trial {
-    /// Of sleeping, and of looking, napping and giving way where that may be done.
-    pub(super) fn new(looks: bool, naps: bool, gives_way: bool) -> Trial {
-        Trial::of([true, gives_way, naps, looks])
+    /// Of sleeping, and of looking, staying and giving way where that may be done.
+    pub(super) fn new(looks: bool, stays: bool, gives_way: bool) -> Trial {
+        Trial::of([true, stays, gives_way, looks])
     }
 
     fn of(may: Each<bool>) -> Trial {
@@ -173,13 +117,9 @@ impl Trial {
             pause: SETTLED,
             left_out: Each::default(),
             busy: false,
-            deep: 0,
-            shared: (false, false),
             elsewhere: (false, false),
-            napped: false,
-            vain: 0,
-            each: Duration::ZERO,
             best: Way::Sleep,
+            known: false,
             doubted: false,
             broken: false,
             stalled: false,
@@ -187,7 +127,6 @@ impl Trial {
             average: 0,
             start: None,
             commands: 0,
-            batches: 0,
             rounds: 0,
         }
     }
@@ -200,30 +139,24 @@ impl Trial {
             () => self.turn,
         };
         match way {
-            Way::Gather if self.is_shared() || self.vain >= VAIN => Way::Sleep,
-            Way::Defer if self.is_elsewhere() => Way::Sleep,
+            Way::Stay | Way::Defer if self.is_elsewhere() => Way::Sleep,
             way => way,
         }
     }
 
     /// Whether it may have the lowest priority now.
     pub(super) fn gives_way(&self) -> bool {
-        self.may[Way::Defer as usize] && matches!(self.way(), Way::Defer | Way::Poll) && !self.is_elsewhere()
+        self.may[Way::Defer as usize] && self.way().gives_way() && !self.is_elsewhere()
+    }
+
+    /// Whether it may be kept on one processor now.
+    pub(super) fn stays(&self) -> bool {
+        self.may[Way::Stay as usize] && self.way().stays()
     }
 
     /// A trial is over, and the next one has not begun.
     pub(super) fn is_settled(&self) -> bool {
         self.settled
-    }
-
-    /// How long a nap should be: as long as a few of the commands under way take, at the rate of the moment.
-    pub(super) fn nap(&self) -> Duration {
-        self.each * (self.deep / GATHERED).clamp(1, MOST_GATHERED)
-    }
-
-    /// It naps now: what this round takes is what came meanwhile.
-    pub(super) fn naps(&mut self) {
-        self.napped = true;
     }
 
     /// Commands are done on other threads, or by io_uring.
@@ -235,23 +168,13 @@ impl Trial {
         self.elsewhere.0 || self.elsewhere.1
     }
 
-    fn is_shared(&self) -> bool {
-        self.shared.0 || self.shared.1
-    }
-
-    /// A round took so many commands; `others`: of another device than the ones before; `slow`: rounds may take long.
+    /// A round took so many commands; `slow`: rounds may take long.
     #[inline]
-    pub(super) fn did(&mut self, commands: u32, others: bool, slow: bool) {
+    pub(super) fn did(&mut self, commands: u32, slow: bool) {
         if self.may == ONLY_SLEEP {
             return;
         }
         self.commands = self.commands.saturating_add(commands);
-        self.batches = self.batches.saturating_add(u32::from(commands > 0));
-        self.deep = self.deep.max(commands);
-        self.shared.0 |= others;
-        if std::mem::take(&mut self.napped) {
-            self.vain = if commands > FEW { 0 } else { self.vain + 1 };
-        }
         self.rounds += 1;
         if slow || self.rounds >= CLOCK_EVERY {
             self.rounds = 0;
@@ -270,22 +193,21 @@ impl Trial {
             // Who waits for the commands must not pay for it in the next rounds too.
             self.left_out[self.turn as usize] = LEFT_OUT;
             let work = processor_time();
-            self.ended(Sum::of(took, work.saturating_sub(worked), self.commands, self.batches));
+            self.ended(Sum::of(took, work.saturating_sub(worked), self.commands));
             self.begin(now, work);
         } else if took > PAUSE {
             *self = Trial { start: Some((now, processor_time())), ..Trial::of(self.may) };
         } else if self.dense && !self.is_settled() && !self.begun {
-            if took >= CHANGING {
-                (self.begun, self.vain) = (true, 0);
+            if took >= changing(self.way()) {
+                self.begun = true;
                 self.begin(now, processor_time());
             }
         } else if took >= PERIOD && self.commands >= COMMANDS {
             let work = processor_time();
-            self.each = took / self.commands;
             if self.dense {
-                self.ended(Sum::of(took, work.saturating_sub(worked), self.commands, self.batches));
+                self.ended(Sum::of(took, work.saturating_sub(worked), self.commands));
             }
-            (self.shared, self.elsewhere, self.vain) = ((false, self.shared.0), (false, self.elsewhere.0), 0);
+            self.elsewhere = (false, self.elsewhere.0);
             self.dense = true;
             self.begin(now, work);
         }
@@ -294,13 +216,13 @@ impl Trial {
     /// In a turn of a way that lets others go first, they do so for long. The turn may not have begun yet, or never get through enough
     /// commands.
     fn starves(&self, took: Duration) -> bool {
-        let rate = Sum::of(took, Duration::ZERO, self.commands, 0).rate();
+        let rate = Sum::of(took, Duration::ZERO, self.commands).rate();
         !self.is_settled() && self.gives_way() && took > STARVED && rate < self.turns[Way::Sleep as usize].rate() / STALLED
     }
 
     /// A period begins.
     fn begin(&mut self, now: Instant, worked: Duration) {
-        (self.start, self.commands, self.batches) = (Some((now, worked)), 0, 0);
+        (self.start, self.commands) = (Some((now, worked)), 0);
     }
 
     fn ended(&mut self, period: Sum) {
@@ -325,10 +247,7 @@ impl Trial {
     fn is_worth_trying(&self, way: Way) -> bool {
         let likely = match way {
             Way::Sleep => true,
-            Way::Defer => !self.is_elsewhere(),
-            Way::Gather => {
-                self.deep >= DEEP && !self.is_shared() && self.sleeping().batch() < PLENTY.max(u64::from(self.deep) / SHARE)
-            }
+            Way::Stay | Way::Defer => !self.is_elsewhere(),
             Way::Poll => !self.busy,
         };
         likely && self.may[way as usize] && self.left_out[way as usize] == 0
@@ -338,14 +257,13 @@ impl Trial {
     fn end_round(&mut self) {
         let turns = std::mem::take(&mut self.turns);
         for way in (1..WAYS.len()).filter(|way| turns[*way].commands > 0) {
-            // The better of two that differ by chance only would seldom be beaten: where it is giving way, the average decides.
-            let cheaper = (0..way).filter(|way| *way != Way::Defer as usize).map(|way| turns[way].rate()).max().unwrap_or(0);
-            let rate = turns[way].rate();
+            // The best of several that differ by chance only would seldom be beaten.
+            let (rate, cheaper) = (turns[way].rate(), turns[Way::Sleep as usize].rate());
             self.beside[way].add(turns[way], turns[Way::Sleep as usize]);
             self.passed[way] += u32::from(rate * 100 >= cheaper * u64::from(GAINS[way].wins));
         }
         self.round += 1;
-        if self.round == MOST_ROUNDS || self.round >= ROUNDS && self.agreed() {
+        if self.round == MOST_ROUNDS || self.agreed() && (self.round >= ROUNDS || self.confirms()) {
             self.judge();
         }
     }
@@ -363,40 +281,49 @@ impl Trial {
     /// What this trial cost, beside doing what it found: the time in which less was done, or in which a processor was taken for it.
     fn cost(&self) -> Duration {
         let best = self.done[self.best as usize];
-        self.done.iter().map(|done| done.lost_beside(best)).sum()
+        WAYS.into_iter().map(|way| self.done[way as usize].lost_beside(best, changing(way) * self.round)).sum()
     }
 
-    /// The trial is over: what it found.
-    fn judge(&mut self) {
-        let before = self.best;
-        let (mut best, mut rate) = (Way::Sleep, 1.0);
-        for way in [Way::Defer, Way::Gather, Way::Poll] {
-            let (at, found) = (way as usize, self.beside[way as usize]);
-            let dear = way == Way::Poll && found.work() > found.rate() * part(DEAR);
-            // What has a price must not win by chance: in most rounds, not only in one by much.
-            if !dear && 2 * self.passed[at] > self.round && found.rate() >= rate * part(GAINS[at].wins) {
-                (best, rate) = (way, found.rate());
+    /// What this trial found so far, with what is remembered of those before, and how many times as much gets done by it.
+    fn found(&self) -> (Way, f64) {
+        let mut found = (Way::Sleep, 1.0);
+        for way in WAYS.into_iter().skip(1) {
+            let (at, beside) = (way as usize, self.beside[way as usize]);
+            let dear = !way.is_free() && beside.work() > beside.rate() * part(DEAR);
+            // Not by chance: in most rounds, not only in one by much.
+            if !dear && 2 * self.passed[at] > self.round && beside.rate() >= found.1 * part(GAINS[at].wins) {
+                found = (way, beside.rate());
             }
         }
+        found
+    }
+
+    /// It finds what the one before did: that takes no more rounds.
+    fn confirms(&self) -> bool {
+        self.known && !self.doubted && self.found().0 == self.best
+    }
+
+    /// The trial is over.
+    fn judge(&mut self) {
+        let (before, (best, rate)) = (self.best, self.found());
         self.best = best;
         for way in 1..WAYS.len() {
             let (found, left_out) = (self.beside[way], &mut self.left_out[way]);
             let hopeless = *left_out == 0 && found.rounds > 0.0 && found.rate() < rate * part(HOPELESS);
             *left_out = if hopeless { LEFT_OUT } else { left_out.saturating_sub(1) };
         }
-        let [_, give_way, gather, poll] = self.beside;
+        let [_, stay, defer, poll] = self.beside;
         tracing::debug!(
             sleep = self.sleeping().rate(),
-            give_way = give_way.rate(),
-            gather = gather.rate(),
+            stay = stay.rate(),
+            defer = defer.rate(),
             poll = poll.rate(),
             work = self.sleeping().work(),
-            giving_way = give_way.work(),
+            staying = stay.work(),
+            deferring = defer.work(),
             polling = poll.work(),
             rounds = self.round,
-            batch = self.sleeping().batch(),
             busy = self.busy,
-            deep = self.deep,
             ?best,
             "commands a second of a reactor that sleeps, and what the other ways do beside that"
         );
@@ -408,7 +335,7 @@ impl Trial {
             }
         }
         self.doubted &= before == best;
-        (self.settled, self.since, self.periods) = (true, Duration::ZERO, 0);
+        (self.known, self.settled, self.since, self.periods) = (true, true, Duration::ZERO, 0);
     }
 
     /// A period after the trial ended.
@@ -432,16 +359,15 @@ impl Trial {
             self.doubted = doubts;
         }
         // Once may be chance.
-        let stalls = self.gives_way() && now < self.rate / STALLED;
+        let stalls = self.best != Way::Sleep && now < self.rate / STALLED;
         let changed =
             stalls && self.stalled || self.average * 100 > self.rate * CHANGED || self.rate * 100 > self.average * CHANGED;
         if changed {
             (self.pause, self.beside, self.left_out) = (SETTLED, Each::default(), Each::default());
-            (self.doubted, self.broken) = (false, false);
+            (self.known, self.doubted, self.broken) = (false, false, false);
         }
         self.stalled = stalls && !changed;
         if changed || doubts || self.since > self.pause {
-            self.deep = if changed { 0 } else { self.deep / 2 };
             self.begin_trial();
         }
     }
@@ -451,6 +377,11 @@ impl Trial {
         (self.settled, self.round, self.turn, self.begun) = (false, 0, Way::Sleep, false);
         (self.passed, self.done) = (Each::default(), Each::default());
     }
+}
+
+/// How long it takes until things are as they are with this way.
+fn changing(way: Way) -> Duration {
+    if way == Way::Sleep { SCATTERING } else { CHANGING }
 }
 
 /// Of a whole.

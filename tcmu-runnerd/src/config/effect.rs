@@ -33,7 +33,7 @@ pub const EFFECTS: &[(&str, Effect)] = &[
     ("workers", Effect::HandlerRestart),
     ("io_engine", Effect::HandlerRestart),
     ("poll_microseconds", Effect::HandlerRestart),
-    ("gather_microseconds", Effect::HandlerRestart),
+    ("stay_put", Effect::HandlerRestart),
     ("give_way", Effect::HandlerRestart),
     ("standby", Effect::AtOnce),
     ("lock_memory", Effect::DaemonRestart),

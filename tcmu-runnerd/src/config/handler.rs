@@ -18,7 +18,7 @@ pub struct HandlerSection {
     pub workers: Option<usize>,
     pub io_engine: Option<String>,
     pub poll_microseconds: Option<u64>,
-    pub gather_microseconds: Option<u64>,
+    pub stay_put: Option<bool>,
     pub give_way: Option<bool>,
     pub give_up_seconds: Option<u64>,
     pub hang_seconds: Option<u64>,
@@ -47,8 +47,8 @@ pub struct HandlerSettings {
     pub io_engine: String,
     /// The longest time that a thread looks at its busy rings before it sleeps.
     pub poll_microseconds: u64,
-    /// The longest time that it lets more commands come before it takes them.
-    pub gather_microseconds: u64,
+    /// Whether it may keep itself on one processor.
+    pub stay_put: bool,
     /// Whether it may make its priority the lowest.
     pub give_way: bool,
 }
@@ -75,7 +75,7 @@ impl Config {
             workers: section.workers.unwrap_or(self.workers),
             io_engine: section.io_engine.unwrap_or_else(|| self.io_engine.clone()),
             poll_microseconds: section.poll_microseconds.unwrap_or(self.poll_microseconds),
-            gather_microseconds: section.gather_microseconds.unwrap_or(self.gather_microseconds),
+            stay_put: section.stay_put.unwrap_or(self.stay_put),
             give_way: section.give_way.unwrap_or(self.give_way),
         }
     }

@@ -38,7 +38,7 @@ pub struct Config {
     /// The longest time that a reactor looks at its busy rings before it sleeps; 0: it sleeps at once.
     pub poll_microseconds: u64,
     /// The longest time that a reactor which was woken lets more commands come before it takes them; 0: it takes them at once.
-    pub gather_microseconds: u64,
+    pub stay_put: bool,
     /// Whether a reactor may make its priority the lowest while more gets done by that.
     pub give_way: bool,
     /// Whether a second process is kept ready for each handler that serves devices.
@@ -81,7 +81,7 @@ impl Default for Config {
             workers: 0,
             io_engine: "auto".into(),
             poll_microseconds: 1000,
-            gather_microseconds: 4000,
+            stay_put: true,
             give_way: true,
             standby: true,
             lock_memory: true,

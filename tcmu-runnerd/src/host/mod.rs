@@ -63,8 +63,8 @@ pub struct HostOptions<'a> {
     pub io_engine: IoEngine,
     /// The longest poll.
     pub poll: Duration,
-    /// The longest nap for more commands to come.
-    pub gather: Duration,
+    /// Whether reactors may keep themselves on one processor.
+    pub stay_put: bool,
     /// Whether reactors may lower their priority.
     pub give_way: bool,
     /// The only device that it is for.
@@ -144,7 +144,7 @@ pub fn run(options: HostOptions<'_>) -> anyhow::Result<()> {
         workers: options.workers,
         engine: options.io_engine,
         poll: options.poll,
-        gather: options.gather,
+        stay_put: options.stay_put,
         give_way: options.give_way,
     })?;
     let facts = HostFacts {

@@ -267,10 +267,8 @@ impl Host {
             .args(["--workers", &settings.workers.to_string()])
             .args(["--io-engine", &settings.io_engine])
             .args(["--poll", &settings.poll_microseconds.to_string()])
-            .args(["--gather", &settings.gather_microseconds.to_string()]);
-        if !settings.give_way {
-            command.arg("--first-come");
-        }
+            .args(["--stay-put", &settings.stay_put.to_string()])
+            .args(["--give-way", &settings.give_way.to_string()]);
         if let Some(device) = &self.device {
             command.args(["--device", &device.to_string()]);
         }

@@ -1,28 +1,22 @@
 //! What was done in a period of a trial, and how ways are compared by it.
 use std::time::Duration;
 
-/// Nanoseconds on the wall and of the processor, the commands that were done in them, and how often some were taken.
+/// Nanoseconds on the wall and of the processor, and the commands that were done in them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sum {
     pub(super) took: u64,
     pub(super) worked: u64,
     pub(super) commands: u64,
-    batches: u64,
 }
 
 impl Sum {
-    pub(super) fn of(took: Duration, worked: Duration, commands: u32, batches: u32) -> Sum {
+    pub(super) fn of(took: Duration, worked: Duration, commands: u32) -> Sum {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Sum { took: nanoseconds(took), worked: nanoseconds(worked), commands: commands.into(), batches: batches.into() }
+        Sum { took: nanoseconds(took), worked: nanoseconds(worked), commands: commands.into() }
     }
 
     pub(super) fn and(self, more: Sum) -> Sum {
-        Sum {
-            took: self.took + more.took,
-            worked: self.worked + more.worked,
-            commands: self.commands + more.commands,
-            batches: self.batches + more.batches,
-        }
+        Sum { took: self.took + more.took, worked: self.worked + more.worked, commands: self.commands + more.commands }
     }
 
     /// Commands a second.
@@ -35,17 +29,16 @@ impl Sum {
         self.worked / self.commands.max(1)
     }
 
-    /// How much of this time was lost, if `best` is what could have been done in it: by fewer commands, or by more of a processor.
-    pub(super) fn lost_beside(self, best: Sum) -> Duration {
+    /// How much of this time, and of some before it that went the same way, was lost, if `best` is what could have been done in it: by fewer
+    /// commands, or by more of a processor.
+    pub(super) fn lost_beside(self, best: Sum, before: Duration) -> Duration {
+        if self.took == 0 {
+            return Duration::ZERO;
+        }
         let part = |a: u64, b: u64| a as f64 / b.max(1) as f64;
         let fewer = 1.0 - part(self.rate(), best.rate());
         let busier = part(self.worked, self.took) - part(best.worked, best.took);
-        Duration::from_nanos(self.took).mul_f64(fewer.max(busier).clamp(0.0, 1.0))
-    }
-
-    /// Commands that were taken at once, on average.
-    pub(super) fn batch(self) -> u64 {
-        self.commands / self.batches.max(1)
+        (before + Duration::from_nanos(self.took)).mul_f64(fewer.max(busier).clamp(0.0, 1.0))
     }
 }
 
