@@ -196,7 +196,7 @@ impl Trial {
             self.ended(Sum::of(took, work.saturating_sub(worked), self.commands));
             self.begin(now, work);
         } else if took > PAUSE {
-            *self = Trial { start: Some((now, processor_time())), ..Trial::of(self.may) };
+            self.pauses(now);
         } else if self.dense && !self.is_settled() && !self.begun {
             if took >= changing(self.way()) {
                 self.begun = true;
@@ -211,6 +211,13 @@ impl Trial {
             self.dense = true;
             self.begin(now, work);
         }
+    }
+
+    /// Commands came seldom, or none. What was best may still be so when there are more, and takes one round to be seen.
+    fn pauses(&mut self, now: Instant) {
+        let beside = self.beside.map(|beside| beside.halved().halved());
+        let (start, best, known) = (Some((now, processor_time())), self.best, self.known);
+        *self = Trial { start, best, known, beside, ..Trial::of(self.may) };
     }
 
     /// In a turn of a way that lets others go first, they do so for long. The turn may not have begun yet, or never get through enough
@@ -256,14 +263,19 @@ impl Trial {
     /// Each way had its turn.
     fn end_round(&mut self) {
         let turns = std::mem::take(&mut self.turns);
+        let mut alone: Each<Beside> = Each::default();
         for way in (1..WAYS.len()).filter(|way| turns[*way].commands > 0) {
             // The best of several that differ by chance only would seldom be beaten.
             let (rate, cheaper) = (turns[way].rate(), turns[Way::Sleep as usize].rate());
-            self.beside[way].add(turns[way], turns[Way::Sleep as usize]);
+            for beside in [&mut alone[way], &mut self.beside[way]] {
+                beside.add(turns[way], turns[Way::Sleep as usize]);
+            }
             self.passed[way] += u32::from(rate * 100 >= cheaper * u64::from(GAINS[way].wins));
         }
         self.round += 1;
-        if self.round == MOST_ROUNDS || self.agreed() && (self.round >= ROUNDS || self.confirms()) {
+        // What was found before takes one round that finds it too.
+        let confirms = self.known && !self.doubted && self.round == 1 && self.winner(&alone).0 == self.best;
+        if confirms || self.round == MOST_ROUNDS || self.round >= ROUNDS && self.agreed() {
             self.judge();
         }
     }
@@ -284,28 +296,23 @@ impl Trial {
         WAYS.into_iter().map(|way| self.done[way as usize].lost_beside(best, changing(way) * self.round)).sum()
     }
 
-    /// What this trial found so far, with what is remembered of those before, and how many times as much gets done by it.
-    fn found(&self) -> (Way, f64) {
-        let mut found = (Way::Sleep, 1.0);
+    /// What wins by that, and how many times as much gets done by it.
+    fn winner(&self, beside: &Each<Beside>) -> (Way, f64) {
+        let mut winner = (Way::Sleep, 1.0);
         for way in WAYS.into_iter().skip(1) {
-            let (at, beside) = (way as usize, self.beside[way as usize]);
+            let (at, beside) = (way as usize, beside[way as usize]);
             let dear = !way.is_free() && beside.work() > beside.rate() * part(DEAR);
             // Not by chance: in most rounds, not only in one by much.
-            if !dear && 2 * self.passed[at] > self.round && beside.rate() >= found.1 * part(GAINS[at].wins) {
-                found = (way, beside.rate());
+            if !dear && 2 * self.passed[at] > self.round && beside.rate() >= winner.1 * part(GAINS[at].wins) {
+                winner = (way, beside.rate());
             }
         }
-        found
-    }
-
-    /// It finds what the one before did: that takes no more rounds.
-    fn confirms(&self) -> bool {
-        self.known && !self.doubted && self.found().0 == self.best
+        winner
     }
 
     /// The trial is over.
     fn judge(&mut self) {
-        let (before, (best, rate)) = (self.best, self.found());
+        let (before, (best, rate)) = (self.best, self.winner(&self.beside));
         self.best = best;
         for way in 1..WAYS.len() {
             let (found, left_out) = (self.beside[way], &mut self.left_out[way]);

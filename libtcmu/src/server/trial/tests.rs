@@ -201,6 +201,28 @@ fn what_was_found_before_is_soon_confirmed() {
 }
 
 #[test]
+fn after_a_pause_what_was_best_takes_one_round_and_is_not_held_against_another_load() {
+    // As found with one command at a time, and with many.
+    let (one, many) = ([1000, 1500, 1100, 3500], [1000, 600, 2000, 1000]);
+    for (before, after, best, rounds) in
+        [(one, one, Way::Poll, 1), (many, many, Way::Defer, 1), (one, many, Way::Defer, ROUNDS), (many, one, Way::Poll, ROUNDS)]
+    {
+        let mut trial = dense();
+        for rates in [before, after] {
+            while !trial.is_settled() {
+                trial.ended(period(IDLE, rates[trial.way() as usize]));
+            }
+            if rates == before && trial.round > 1 {
+                trial.pauses(Instant::now());
+                assert_eq!((trial.way(), trial.is_settled()), (Way::Sleep, false), "until there are more commands");
+                trial.dense = true;
+            }
+        }
+        assert_eq!((trial.best, trial.round), (best, rounds), "{before:?}, then {after:?}");
+    }
+}
+
+#[test]
 fn what_is_hopeless_is_seldom_tried() {
     let mut trial = dense();
     let mut tried = 0;
