@@ -20,7 +20,7 @@ const SCATTERING: Duration = Duration::from_millis(80);
 const COMMANDS: u32 = 64;
 const PAUSE: Duration = Duration::from_millis(400);
 /// A turn in which it lets others go first is over after so long if less than one in so many commands gets done that sleeping did: others want
-/// the processor. So it is, where that won a trial, when two periods in a row have less than one in so many of what it had then.
+/// the processor. And what won a trial calls for another one when two periods in a row have less than one in so many of what it had then.
 const STARVED: Duration = Duration::from_millis(80);
 const STALLED: u64 = 3;
 /// Rounds of a trial, in which each way has its turn: more where they do not agree.
@@ -60,7 +60,7 @@ pub(super) struct Trial {
     begun: bool,
     /// What the ways did in this round, those that had their turn.
     turns: Each<Sum>,
-    /// In how many rounds of this trial each did so much more than all that cost less that it might be chosen.
+    /// In how many rounds of this trial each did so much more than sleeping that it might be chosen.
     passed: Each<u32>,
     /// What they did in this trial and, half as much each time, in those before.
     beside: Each<Beside>,
@@ -83,7 +83,7 @@ pub(super) struct Trial {
     /// What won a trial got less done afterwards, which called for another one; and after that too.
     doubted: bool,
     broken: bool,
-    /// It let others go first in the last period, and got far less done.
+    /// What won the trial got far less done in the last period.
     stalled: bool,
     /// Commands a second after it, and on average of late.
     rate: u64,
@@ -280,10 +280,10 @@ impl Trial {
         }
     }
 
-    /// All rounds of this trial found the same of the ways that have a price.
+    /// All rounds of this trial found the same of polling, which is what has a price.
     fn agreed(&self) -> bool {
-        let priced = WAYS.into_iter().filter(|way| !way.is_free());
-        priced.map(|way| self.passed[way as usize]).all(|passed| passed == 0 || passed == self.round)
+        let passed = self.passed[Way::Poll as usize];
+        passed == 0 || passed == self.round
     }
 
     fn sleeping(&self) -> Sum {

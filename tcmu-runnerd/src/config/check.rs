@@ -30,7 +30,7 @@ impl Config {
         }
         within(&[], "netlink_buffer_kib", self.netlink_buffer_kib as u64, 4, 65_536)?;
         threads(&[], Some(self.reactors), Some(self.workers), Some(&self.io_engine))?;
-        polls(&[], Some(self.poll_microseconds))?;
+        poll(&[], Some(self.poll_microseconds))?;
         policy(&[], Some(self.give_up_seconds), Some(self.hang_seconds))?;
         if let Err(problem) = crate::metrics::Endpoint::parse(&self.metrics) {
             return wrong(&["metrics"], format!("metrics = {:?}: {problem}", self.metrics));
@@ -47,7 +47,7 @@ impl Config {
                 return wrong(&path, format!("handler.{name}: user = {user:?}: there is no such user on this machine"));
             }
             threads(&at, section.reactors, section.workers, section.io_engine.as_deref())?;
-            polls(&at, section.poll_microseconds)?;
+            poll(&at, section.poll_microseconds)?;
             policy(&at, section.give_up_seconds, section.hang_seconds)?;
         }
         for (name, change) in &self.device {
@@ -83,8 +83,8 @@ fn threads(at: &[&str], reactors: Option<usize>, workers: Option<usize>, io_engi
     Ok(())
 }
 
-fn polls(at: &[&str], poll: Option<u64>) -> Result<(), Mistake> {
-    within(at, "poll_microseconds", poll.unwrap_or(0), 0, 1000)
+fn poll(at: &[&str], longest: Option<u64>) -> Result<(), Mistake> {
+    within(at, "poll_microseconds", longest.unwrap_or(0), 0, 1000)
 }
 
 fn policy(at: &[&str], give_up: Option<u64>, hang: Option<u64>) -> Result<(), Mistake> {

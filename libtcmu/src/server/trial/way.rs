@@ -37,8 +37,8 @@ pub(super) type Each<T> = [T; WAYS.len()];
 /// Of these, where nothing else may be tried.
 pub(super) const ONLY_SLEEP: Each<bool> = [true, false, false, false];
 
-/// What a way has to get done to win, in percent of what those that cost less do; and afterwards, of what sleeping did, or the trial was
-/// wrong. Giving way makes each command cheaper, so that it need not get more done; who stays cannot go where there is more room; a poll
+/// What a way has to get done to win, in percent of what sleeping did in most rounds, and on average of what the best of those before it did;
+/// and afterwards, of what sleeping did, or the trial was wrong. Giving way makes each command cheaper, so that it need not get more done; who stays cannot go where there is more room; a poll
 /// takes a processor.
 pub(super) const GAINS: Each<Gain> = [
     Gain { wins: 100, keeps: 100 },
