@@ -267,13 +267,17 @@ def fio(disk, case, seconds, ramp=RAMP):
 
 
 def measure(disk, case, seconds, target):
-    pids = target.processes()
-    before, first, idle = usage(pids), done_on(disk, case), Idle()
-    done = subprocess.run(fio(disk, case, seconds), capture_output=True, text=True)
+    pids, first, idle = target.processes(), done_on(disk, case), Idle()
+    load = subprocess.Popen(fio(disk, case, seconds), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: done_on(disk, case) > first or load.poll() is not None)
+    # What I/Os cost is counted when fio counts them.
+    time.sleep(RAMP)
+    before, first = usage(pids), done_on(disk, case)
+    output, errors = load.communicate()
     after, ios, idle = usage(pids), done_on(disk, case) - first, idle.stop()
-    if done.returncode:
-        return {"error": (done.stderr or done.stdout)[-300:]}
-    job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]
+    if load.returncode:
+        return {"error": (errors or output)[-300:]}
+    job = json.loads(output[output.index("{"):])["jobs"][0]
     iops, latency = 0, {}
     for way in ("read", "write"):
         if job[way]["total_ios"]:

@@ -73,3 +73,8 @@ impl Beside {
         (self.work / self.rounds.max(0.1)).exp()
     }
 }
+
+/// Of a whole.
+pub(super) fn part(percent: u32) -> f64 {
+    f64::from(percent) / 100.0
+}
