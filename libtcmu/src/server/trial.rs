@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use holds::{Found, Holds, STALLED};
 use measured::Sum;
-use rounds::Rounds;
+use rounds::{ROUNDS, Rounds};
 use rustix::time::{ClockId, clock_gettime};
 pub(super) use way::Way;
 use way::{Each, ONLY_SLEEP, WAYS};
@@ -50,7 +50,7 @@ pub(super) struct Trial {
     /// Commands were done on other threads, or by io_uring, in this period, or the one before; periods until that is over. Threads that are
     /// started now for that would keep the priority and the processor of who starts them.
     elsewhere: u32,
-    /// What the last trial found; and whether its rounds agreed on that.
+    /// What the last trial found; and whether there was one.
     best: Way,
     known: bool,
     /// When the period began, and this thread's processor time then.
@@ -219,7 +219,7 @@ impl Trial {
         let found = self.rounds.end();
         // What was found before takes one round that finds it too.
         let confirms = self.known && !self.holds.is_doubted() && self.rounds.over() == 1 && found == self.best;
-        if confirms || self.rounds.suffice() {
+        if confirms || self.rounds.over() == ROUNDS {
             self.judge();
         }
     }
@@ -231,11 +231,10 @@ impl Trial {
             let left_out = &mut self.left_out[way as usize];
             *left_out = if self.rounds.is_hopeless(way, rate) { LEFT_OUT } else { left_out.saturating_sub(1) };
         }
-        let agreed = self.rounds.agree_on(best);
-        let cost = agreed.then(|| self.rounds.cost(best));
-        self.holds.judged(best == self.best, self.rounds.are_alike(best, self.best), cost);
+        let (alike, agreed) = (self.rounds.are_alike(best, self.best), self.rounds.agree_on(best));
+        self.holds.judged(best == self.best, alike, agreed, self.rounds.cost(best));
         self.rounds.log(best, self.busy);
-        (self.best, self.known, self.settled) = (best, agreed, true);
+        (self.best, self.known, self.settled) = (best, true, true);
     }
 
     /// A period after the trial ended.
@@ -253,7 +252,8 @@ impl Trial {
 
     fn begin_trial(&mut self) {
         self.rounds.begin();
-        (self.settled, self.turn, self.begun) = (false, Way::Sleep, false);
+        // Its first turn is nothing new to who slept before.
+        (self.settled, self.turn, self.begun) = (false, Way::Sleep, self.best == Way::Sleep);
     }
 }
 

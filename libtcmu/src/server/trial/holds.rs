@@ -7,10 +7,11 @@ use super::{
 };
 
 /// How long after a trial the next one is: twice as long each time that it finds what is about the same, half as long when it does not; and
-/// where all its rounds did, at least so many times as long as what it cost.
+/// at least so many times as long as what it cost, where its rounds agree, and where they do not.
 pub(super) const SETTLED: Duration = Duration::from_millis(800);
 const MOST_SETTLED: Duration = Duration::from_millis(38_400);
-const COST: u32 = 50;
+const AGREED: u32 = 50;
+const DISAGREED: u32 = 10;
 /// A rate that is so many times as high or as low as it was after the trial, in percent: something else is going on, which calls for a new
 /// trial. Single periods differ as much by chance, so it is the average of about so many that counts.
 const CHANGED: u64 = 160;
@@ -68,11 +69,12 @@ impl Holds {
         self.doubted
     }
 
-    /// A trial is over, which found what the one before did, or what is about as good; `cost`: and what it cost, if its rounds agree.
-    pub(super) fn judged(&mut self, same: bool, alike: bool, cost: Option<Duration>) {
+    /// A trial is over, which found what the one before did, or what is about as good; whether its rounds agree on that, and what it cost.
+    pub(super) fn judged(&mut self, same: bool, alike: bool, agreed: bool, cost: Duration) {
         if !self.doubted {
             self.pause = if alike || self.broken { 2 * self.pause } else { self.pause / 2 };
-            self.pause = self.pause.max(COST * cost.unwrap_or_default()).clamp(SETTLED, MOST_SETTLED);
+            let worth = cost * if agreed { AGREED } else { DISAGREED };
+            self.pause = self.pause.max(worth).clamp(SETTLED, MOST_SETTLED);
         }
         self.doubted &= same;
         (self.since, self.periods) = (Duration::ZERO, 0);

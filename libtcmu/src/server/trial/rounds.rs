@@ -6,9 +6,8 @@ use super::{
     way::{Each, GAINS, WAYS, Way},
 };
 
-/// A trial has as many rounds: more where they do not agree.
+/// A trial has so many rounds.
 pub(super) const ROUNDS: u32 = 3;
-pub(super) const MOST_ROUNDS: u32 = 5;
 /// A poll is not worth it that makes a command so much dearer, in percent: its processor time grows by a larger factor than commands a second
 /// do, times this. A little more would get done for a whole processor.
 const DEAR: u32 = 125;
@@ -41,11 +40,6 @@ impl Rounds {
     /// How many are over.
     pub(super) fn over(&self) -> u32 {
         self.over
-    }
-
-    /// There are enough of them, if they agree.
-    pub(super) fn suffice(&self) -> bool {
-        self.over >= ROUNDS && self.agree_on(self.winner().0) || self.over == MOST_ROUNDS
     }
 
     /// A way had its turn.
