@@ -171,6 +171,7 @@ impl Trial {
     /// Commands came seldom, or none. What was best may still be so when there are more, and takes one round to be seen.
     fn pauses(&mut self, now: Instant) {
         let mut rounds = std::mem::take(&mut self.rounds);
+        // The load may be another one: what was found counts as much as if there had been a trial in between.
         (0..2).for_each(|_| rounds.begin());
         let (start, best, known) = (Some((now, processor_time())), self.best, self.known);
         *self = Trial { start, best, known, rounds, ..Trial::of(self.may) };

@@ -59,7 +59,7 @@ pub(super) const GAINS: Each<Gain> = [
 
 /// What a way has to bring, in percent.
 pub(super) struct Gain {
-    /// To win: of what sleeping did in most rounds, and on average of what the best of those before it did.
+    /// To win: on average, of what the best of those before it did; and if it takes a processor, of what sleeping did in most rounds.
     pub(super) wins: u32,
     /// Afterwards, of what sleeping did: or the trial was wrong.
     pub(super) keeps: u32,
