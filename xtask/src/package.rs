@@ -81,13 +81,21 @@ fn stripped() -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// How a tool is built: for one run of it, building it well takes longer than it saves.
+const QUICKLY: &[(&str, &str)] = &[
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+];
+
 /// A tool of cargo's, built once.
 pub fn tool(name: &str) -> anyhow::Result<PathBuf> {
     let tools = root().join("target/tools");
     let path = tools.join("bin").join(name);
     if !path.exists() {
         let mut install = Command::new("cargo");
-        install.args(["install", name, "--locked", "--quiet", "--root"]).arg(&tools);
+        install.args(["install", name, "--locked", "--quiet", "--root"]).arg(&tools).envs(QUICKLY.iter().copied());
         quietly(&format!("installing {name} (this takes some minutes)"), &mut install)?;
     }
     Ok(path)

@@ -22,14 +22,15 @@ beside_work() {
     disk=$(loopback 1 user_0/busy)
     fio --name=busy --filename="$disk" --rw=randread --bs=4k --ioengine=libaio --iodepth="$2" --direct=1 --time_based --runtime=60 >/dev/null &
     fio=$!
-    sleep 5
-    before=$(during 3 "$disk")
+    # Until it knows what is best.
+    sleep 3
+    before=$(during 2 "$disk")
     for _ in $(seq "$(nproc)"); do
         sh -c 'while :; do :; done' &
         loops="$loops $!"
     done
     sleep 2
-    beside=$(during 6 "$disk")
+    beside=$(during 4 "$disk")
     # shellcheck disable=SC2086
     kill $loops
     kill -INT $fio
@@ -37,7 +38,7 @@ beside_work() {
     remove_loopback 1
     remove_backstore 0 busy
     stop_daemon
-    echo "$((before / 3)) $((beside / 6))"
+    echo "$((before / 2)) $((beside / 4))"
 }
 
 for depth in 1 32; do

@@ -17,7 +17,7 @@ tasks() { # FILE of all threads of the daemon and its hosts
 # Nanoseconds on a processor, exact, where clock ticks count whoever they hit; and how often a thread was woken.
 busy() { tasks schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
 woken() { tasks status | awk '/^voluntary/ { sum += $2 } END { printf "%.0f", sum }'; }
-# MICROSECONDS WAKES in $IDLE seconds: the least of three times, since on a slow machine hosts that stand by are still being started.
+# MICROSECONDS WAKES in $IDLE seconds: the least of up to three times, since on a slow machine hosts that stand by are still being started.
 idle() {
     local busy woken spent wakes least=999999999 fewest=999999999
     for _ in 1 2 3; do
@@ -27,6 +27,8 @@ idle() {
         spent=$((($(busy) - busy) / 1000)) wakes=$(($(woken) - woken))
         [ $spent -ge $least ] || least=$spent
         [ $wakes -ge $fewest ] || fewest=$wakes
+        # So little that it matters no more.
+        [ $least -ge $((IDLE * 5000)) ] || [ $fewest -ge $((IDLE * 20)) ] || break
     done
     echo $least $fewest
 }
